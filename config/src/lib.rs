@@ -1,0 +1,2 @@
+//! The TOML schema of the service.
+#![forbid(unsafe_code)]

@@ -1,0 +1,12 @@
+//! The service and its library: everything that does I/O. In the order a packet meets it:
+//!
+//! * [`steering`]: loads and fills the eBPF program that brings flows to us
+//! * [`driver`]: frames, and the drivers that move them (AF_XDP, in-memory, pcap replay)
+//! * [`worker`]: the one loop, pinned to a core
+//! * [`control`]: netlink mirror, control socket, signals; never on a worker's core
+//! * [`observe`]: counters, latency histograms and their exports
+pub mod control;
+pub mod driver;
+pub mod observe;
+pub mod steering;
+pub mod worker;

@@ -1,0 +1,3 @@
+//! The steering decision.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The internet layer.
+
+pub mod route;

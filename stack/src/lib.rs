@@ -1,0 +1,21 @@
+//! The protocol core. Sans-IO: it takes frames and the time, and returns frames and outcomes.
+//! It reads no clock, owns no socket, starts no thread, and contains no `unsafe`.
+//!
+//! In the order a packet meets them:
+//!
+//! * [`frame`]: what a packet buffer is, and where empty ones come from
+//! * [`link`]: what the control plane tells the stack about the interface
+//! * [`wire`]: one file per header, a checked view and its meaning; checksums
+//! * [`ip`]: addresses, routes, neighbours, ICMP, reassembly
+//! * [`counters`], [`time`]: what everything above uses
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod counters;
+pub mod frame;
+pub mod ip;
+pub mod link;
+pub mod time;
+pub mod wire;
