@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod counters;
 pub mod frame;
+pub mod hash;
 pub mod ip;
 pub mod link;
 pub mod time;

@@ -1,3 +1,4 @@
 //! The internet layer.
 
+pub mod address;
 pub mod route;
