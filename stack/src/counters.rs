@@ -63,4 +63,95 @@ macro_rules! counters {
         }
     };
 }
-pub(crate) use counters;
+
+counters! {
+    /// Why a packet was dropped. Every drop has exactly one of these.
+    DropReason, DropCounters {
+        EthernetTruncated = "ethernet_truncated", "Shorter than its Ethernet or 802.1Q header.";
+        EthernetNotForUs = "ethernet_not_for_us", "A unicast frame for another Ethernet address.";
+        EthernetSourceInvalid = "ethernet_source_invalid", "The Ethernet source is a group address.";
+        VlanMismatch = "vlan_mismatch", "802.1Q tags other than the configured ones.";
+        EtherTypeUnknown = "ethertype_unknown", "Neither IPv4, IPv6 nor ARP.";
+        ArpMalformed = "arp_malformed", "An ARP packet that is truncated or not IPv4 over Ethernet.";
+        ArpNotForUs = "arp_not_for_us", "An ARP packet about an address the stack does not own.";
+        Ipv4Truncated = "ipv4_truncated", "Shorter than an IPv4 header.";
+        Ipv4Version = "ipv4_version", "EtherType IPv4, but the version field says otherwise.";
+        Ipv4HeaderLength = "ipv4_header_length", "An IPv4 header length below 20 bytes or beyond the packet.";
+        Ipv4TotalLength = "ipv4_total_length", "An IPv4 total length below the header's or beyond the frame.";
+        Ipv4Checksum = "ipv4_checksum", "A wrong IPv4 header checksum.";
+        Ipv4Options = "ipv4_options", "An IPv4 option whose length is impossible.";
+        Ipv4SourceRoute = "ipv4_source_route", "An IPv4 source route: refused, as Linux refuses it by default.";
+        Ipv4SourceInvalid = "ipv4_source_invalid", "An IPv4 source that no host may use: multicast, broadcast, loopback, zero.";
+        Ipv6Truncated = "ipv6_truncated", "Shorter than an IPv6 header.";
+        Ipv6Version = "ipv6_version", "EtherType IPv6, but the version field says otherwise.";
+        Ipv6PayloadLength = "ipv6_payload_length", "An IPv6 payload length beyond the frame, or a jumbogram.";
+        Ipv6ExtensionHeader = "ipv6_extension_header", "IPv6 extension headers that are truncated, misplaced or too many.";
+        Ipv6Option = "ipv6_option", "An unknown IPv6 option that asks to be discarded.";
+        Ipv6RoutingHeader = "ipv6_routing_header", "An IPv6 routing header with segments left.";
+        Ipv6SourceInvalid = "ipv6_source_invalid", "An IPv6 source that no host may use: multicast, unspecified, loopback, mapped.";
+        IpNotLocal = "ip_not_local", "The destination address is not ours.";
+        IpProtocolUnknown = "ip_protocol_unknown", "A protocol nobody here speaks.";
+        FragmentMalformed = "fragment_malformed", "A fragment with an impossible offset or length.";
+        FragmentDuplicate = "fragment_duplicate", "A fragment that had arrived before.";
+        FragmentOverlap = "fragment_overlap", "Fragments that overlap: the whole datagram is refused (RFC 5722).";
+        FragmentLimit = "fragment_limit", "A fragment or datagram given up because reassembly memory is full.";
+        FragmentTimeout = "fragment_timeout", "A datagram whose missing fragments never came.";
+        ReassemblyDisabled = "reassembly_disabled", "A fragment, while reassembly is switched off.";
+        IcmpTruncated = "icmp_truncated", "Shorter than an ICMP header.";
+        IcmpChecksum = "icmp_checksum", "A wrong ICMP checksum.";
+        IcmpTypeUnknown = "icmp_type_unknown", "An ICMP type that a host ignores.";
+        IcmpNotForUs = "icmp_not_for_us", "An ICMP message the kernel answers, or an error about a flow that is not ours.";
+        IcmpEmbedded = "icmp_embedded", "An ICMP error whose embedded packet cannot be read.";
+        IcmpRateLimited = "icmp_rate_limited", "An ICMP message of ours not sent because of the rate limit.";
+        NdpMalformed = "ndp_malformed", "A neighbour discovery message that RFC 4861 tells to discard.";
+        UdpTruncated = "udp_truncated", "Shorter than a UDP header.";
+        UdpLength = "udp_length", "A UDP length below 8 or beyond the packet.";
+        UdpChecksum = "udp_checksum", "A wrong UDP checksum.";
+        UdpChecksumIncomplete = "udp_checksum_incomplete", "A checksum that covers only the pseudo-header: the sender left the rest to its NIC, but the packet never crossed one (veth). Turn it off at the sender (ethtool -K DEV tx off) or set checksums.accept_incomplete.";
+        UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum.";
+        UdpNoSocket = "udp_no_socket", "No socket on this address and port.";
+        UdpQueueFull = "udp_queue_full", "The socket's receive queue is full: the application is too slow.";
+        UdpPortZero = "udp_port_zero", "A datagram to or from port 0.";
+        UdpNoReply = "udp_no_reply", "An echo that would answer an echo for ever: the source is such a service itself.";
+        TxNoRoute = "tx_no_route", "No route to the destination through our interface.";
+        TxNeighborUnresolved = "tx_neighbor_unresolved", "The next hop's Ethernet address is not known yet, and another packet already waits for it.";
+        TxNeighborFailed = "tx_neighbor_failed", "The next hop does not answer ARP or neighbour solicitations.";
+        TxNoFrame = "tx_no_frame", "No free frame to send with: raise rings.frames.";
+        TxQueueFull = "tx_queue_full", "The egress queue is full: the NIC does not keep up.";
+        TxTooLong = "tx_too_long", "Longer than an IP packet may be, or than the path carries when fragments are not allowed.";
+        HandoffFull = "handoff_full", "The queue to the worker that serves this flow is full.";
+        FrameTooLong = "frame_too_long", "A packet too long for the buffer it was to move to.";
+    }
+}
+
+counters! {
+    /// What happened, apart from drops.
+    Event, EventCounters {
+        FrameRx = "frame_rx", "Frames given to the stack.";
+        FrameRxBytes = "frame_rx_bytes", "Their bytes.";
+        FrameTx = "frame_tx", "Frames the stack gave to the driver.";
+        FrameTxBytes = "frame_tx_bytes", "Their bytes.";
+        UdpRx = "udp_rx", "Datagrams put into a socket's queue.";
+        UdpRxBytes = "udp_rx_bytes", "Their payload bytes.";
+        UdpTx = "udp_tx", "Datagrams sent.";
+        UdpTxBytes = "udp_tx_bytes", "Their payload bytes.";
+        ChecksumIncompleteAccepted = "checksum_incomplete_accepted", "Incomplete checksums accepted because the configuration says so.";
+        FragmentRx = "fragment_rx", "Fragments received.";
+        DatagramReassembled = "datagram_reassembled", "Datagrams put together from fragments.";
+        FragmentTx = "fragment_tx", "Fragments sent.";
+        IcmpEchoReplied = "icmp_echo_replied", "Echo requests answered.";
+        IcmpErrorTx = "icmp_error_tx", "ICMP errors sent.";
+        IcmpErrorRx = "icmp_error_rx", "ICMP errors received about flows of ours.";
+        PathMtuLearned = "path_mtu_learned", "Path MTUs lowered by an ICMP message.";
+        ArpRx = "arp_rx", "ARP packets about addresses of ours.";
+        ArpReplied = "arp_replied", "ARP requests answered.";
+        NdpReplied = "ndp_replied", "Neighbour solicitations answered.";
+        NeighborSolicited = "neighbor_solicited", "ARP requests and neighbour solicitations sent.";
+        NeighborAsked = "neighbor_asked", "Times the kernel was asked to find a neighbour.";
+        NeighborFromPacket = "neighbor_from_packet", "Replies sent to the Ethernet source of the request, the neighbour being unknown yet.";
+        AddressAnnounced = "address_announced", "Announcements of addresses the stack owns.";
+        AddressConflict = "address_conflict", "Packets that showed another host using an address the stack owns.";
+        HandoffTx = "handoff_tx", "Packets handed to the worker that serves their flow.";
+        HandoffRx = "handoff_rx", "Packets taken over from another worker.";
+    }
+}

@@ -1,0 +1,288 @@
+//! Ethernet II frames and 802.1Q tags.
+//!
+//! ```text
+//!  0                 6                 12        14
+//! ├─ destination ───┼─ source ────────┼─ type ──┼─ payload …
+//!                                     ├─ 0x8100 ┼─ PCP DEI VID ┼─ type ──┼─ payload …   tagged
+//! ```
+
+use super::{array_at, be16, chunk_at};
+use crate::counters::DropReason;
+use crate::link::MacAddr;
+
+/// Length of an untagged header, in bytes.
+pub const HEADER_LEN: usize = 14;
+/// Length of one 802.1Q tag, in bytes.
+pub const TAG_LEN: usize = 4;
+/// The longest header we read: two tags.
+pub const HEADER_LEN_MAX: usize = HEADER_LEN + 2 * TAG_LEN;
+/// The shortest frame on the wire without its check sequence (IEEE 802.3 §4.2.3.3); drivers pad.
+pub const FRAME_LEN_MIN: usize = 60;
+
+/// Everybody.
+pub const BROADCAST: MacAddr = [0xff; 6];
+
+/// EtherType IPv4.
+pub const TYPE_IPV4: u16 = 0x0800;
+/// EtherType ARP.
+pub const TYPE_ARP: u16 = 0x0806;
+/// EtherType of an 802.1Q customer tag.
+pub const TYPE_VLAN: u16 = 0x8100;
+/// EtherType of an 802.1ad service tag.
+pub const TYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// EtherType IPv6.
+pub const TYPE_IPV6: u16 = 0x86dd;
+
+/// Whether the address names a group (IEEE 802 §8.2: the low bit of the first octet).
+#[inline]
+#[must_use]
+pub const fn is_group(address: MacAddr) -> bool {
+    address[0] & 1 != 0
+}
+
+/// The VLAN identifiers of a frame, outermost first. A priority tag (VID 0) names no VLAN and does
+/// not count (IEEE 802.1Q §6.9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VlanIds {
+    ids: [u16; 2],
+    len: u8,
+}
+
+impl VlanIds {
+    /// Untagged.
+    pub const NONE: VlanIds = VlanIds { ids: [0; 2], len: 0 };
+
+    /// At most two identifiers, each 1 to 4094.
+    #[must_use]
+    pub fn new(ids: &[u16]) -> Option<Self> {
+        if ids.len() > 2 || ids.iter().any(|id| !(1..=4094).contains(id)) {
+            return None;
+        }
+        let mut this = Self::NONE;
+        for &id in ids {
+            this.push(id);
+        }
+        Some(this)
+    }
+
+    fn push(&mut self, id: u16) {
+        if id != 0 && self.len < 2 {
+            self.ids[usize::from(self.len)] = id;
+            self.len += 1;
+        }
+    }
+
+    /// The identifiers, outermost first.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u16] {
+        &self.ids[..usize::from(self.len)]
+    }
+
+    /// Length of an Ethernet header with these tags, in bytes.
+    #[inline]
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN + self.len as usize * TAG_LEN
+    }
+}
+
+/// A frame whose Ethernet header and tags are whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    header: &'a [u8; HEADER_LEN],
+    vlans: VlanIds,
+    ether_type: u16,
+    payload_offset: usize,
+}
+
+impl<'a> Packet<'a> {
+    /// Reads the header and up to two tags.
+    ///
+    /// # Errors
+    /// [`DropReason::EthernetTruncated`] if the frame ends before its payload begins.
+    #[inline]
+    pub fn new_checked(data: &'a [u8]) -> Result<Self, DropReason> {
+        let header: &[u8; HEADER_LEN] =
+            data.first_chunk().ok_or(DropReason::EthernetTruncated)?;
+        let ether_type = be16(header, 12);
+        if ether_type == TYPE_VLAN || ether_type == TYPE_SERVICE_VLAN {
+            return Self::tagged(data, header, ether_type);
+        }
+        Ok(Self { header, vlans: VlanIds::NONE, ether_type, payload_offset: HEADER_LEN })
+    }
+
+    #[cold]
+    fn tagged(
+        data: &'a [u8],
+        header: &'a [u8; HEADER_LEN],
+        mut ether_type: u16,
+    ) -> Result<Self, DropReason> {
+        let mut vlans = VlanIds::NONE;
+        let mut payload_offset = HEADER_LEN;
+        for _ in 0..2 {
+            if ether_type != TYPE_VLAN && ether_type != TYPE_SERVICE_VLAN {
+                break;
+            }
+            let tag: &[u8; TAG_LEN] =
+                chunk_at(data, payload_offset).ok_or(DropReason::EthernetTruncated)?;
+            vlans.push(be16(tag, 0) & 0x0fff);
+            ether_type = be16(tag, 2);
+            payload_offset += TAG_LEN;
+        }
+        Ok(Self { header, vlans, ether_type, payload_offset })
+    }
+
+    /// Who it is for.
+    #[inline]
+    #[must_use]
+    pub const fn destination(&self) -> MacAddr {
+        array_at(self.header, 0)
+    }
+
+    /// Who sent it.
+    #[inline]
+    #[must_use]
+    pub const fn source(&self) -> MacAddr {
+        array_at(self.header, 6)
+    }
+
+    /// Its VLANs.
+    #[inline]
+    #[must_use]
+    pub const fn vlans(&self) -> VlanIds {
+        self.vlans
+    }
+
+    /// The EtherType behind the tags.
+    #[inline]
+    #[must_use]
+    pub const fn ether_type(&self) -> u16 {
+        self.ether_type
+    }
+
+    /// Where the payload starts, in bytes from the start of the frame.
+    #[inline]
+    #[must_use]
+    pub const fn payload_offset(&self) -> usize {
+        self.payload_offset
+    }
+}
+
+/// The meaning of a header that we send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// Who it is for.
+    pub destination: MacAddr,
+    /// Who sends it.
+    pub source: MacAddr,
+    /// The tags it carries.
+    pub vlans: VlanIds,
+    /// What follows.
+    pub ether_type: u16,
+}
+
+impl Repr {
+    /// Writes the header to the start of `data` and returns its length in bytes, or `None` if
+    /// `data` is too short.
+    #[inline]
+    #[must_use]
+    pub fn emit(&self, data: &mut [u8]) -> Option<usize> {
+        if data.len() < self.vlans.header_len() {
+            return None;
+        }
+        let header: &mut [u8; HEADER_LEN] = data.first_chunk_mut()?;
+        super::put(header, 0, self.destination);
+        super::put(header, 6, self.source);
+        super::put(header, 12, self.ether_type.to_be_bytes());
+        if self.vlans.len == 0 {
+            return Some(HEADER_LEN);
+        }
+        self.emit_tags(data)
+    }
+
+    #[cold]
+    fn emit_tags(&self, data: &mut [u8]) -> Option<usize> {
+        let ids = self.vlans.as_slice();
+        let len = self.vlans.header_len();
+        let tags = data.get_mut(12..len)?;
+        for (index, (tag, id)) in tags.chunks_exact_mut(TAG_LEN).zip(ids).enumerate() {
+            // The outer of two tags is the service tag (IEEE 802.1ad).
+            let outer_of_two = index == 0 && ids.len() == 2;
+            let tag_type = if outer_of_two { TYPE_SERVICE_VLAN } else { TYPE_VLAN };
+            tag[..2].copy_from_slice(&tag_type.to_be_bytes());
+            tag[2..].copy_from_slice(&id.to_be_bytes());
+        }
+        data.get_mut(len - 2..len)?.copy_from_slice(&self.ether_type.to_be_bytes());
+        Some(len)
+    }
+}
+
+/// Turns a received header round in place: the reply goes to `destination` from `source`, and
+/// whatever tags there are stay as they came.
+#[inline]
+pub(crate) fn turn_round(data: &mut [u8], destination: MacAddr, source: MacAddr) {
+    if let Some(header) = data.first_chunk_mut::<HEADER_LEN>() {
+        super::put(header, 0, destination);
+        super::put(header, 6, source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repr(ids: &[u16]) -> Repr {
+        Repr {
+            destination: [2, 0, 0, 0, 0, 1],
+            source: [2, 0, 0, 0, 0, 2],
+            vlans: VlanIds::new(ids).unwrap(),
+            ether_type: TYPE_IPV6,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for ids in [&[][..], &[100], &[100, 4094]] {
+            let repr = repr(ids);
+            let mut data = [0xaa; 40];
+            let len = repr.emit(&mut data).unwrap();
+            let packet = Packet::new_checked(&data).unwrap();
+            assert_eq!(packet.payload_offset(), len);
+            assert_eq!(packet.destination(), repr.destination);
+            assert_eq!(packet.source(), repr.source);
+            assert_eq!(packet.vlans(), repr.vlans);
+            assert_eq!(packet.ether_type(), TYPE_IPV6);
+            assert!(repr.emit(&mut data[..len - 1]).is_none());
+            assert_eq!(
+                Packet::new_checked(&data[..len - 1]).unwrap_err(),
+                DropReason::EthernetTruncated
+            );
+        }
+    }
+
+    #[test]
+    fn a_priority_tag_is_no_vlan() {
+        let mut data = [0; 18];
+        data[12..18].copy_from_slice(&[0x81, 0, 0xe0, 0, 0x08, 0]);
+        let packet = Packet::new_checked(&data).unwrap();
+        assert_eq!(packet.vlans(), VlanIds::NONE);
+        assert_eq!((packet.ether_type(), packet.payload_offset()), (TYPE_IPV4, 18));
+    }
+
+    #[test]
+    fn a_third_tag_is_payload_of_unknown_type() {
+        let mut data = [0; 30];
+        for at in [12, 16, 20] {
+            data[at..at + 4].copy_from_slice(&[0x81, 0, 0, 5]);
+        }
+        let packet = Packet::new_checked(&data).unwrap();
+        assert_eq!(packet.ether_type(), TYPE_VLAN);
+    }
+
+    #[test]
+    fn impossible_identifiers_are_refused() {
+        assert!(VlanIds::new(&[0]).is_none());
+        assert!(VlanIds::new(&[4095]).is_none());
+        assert!(VlanIds::new(&[1, 2, 3]).is_none());
+    }
+}
