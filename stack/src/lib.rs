@@ -7,7 +7,7 @@
 //! * [`link`]: what the control plane tells the stack about the interface
 //! * [`wire`]: one file per header, a checked view and its meaning; checksums
 //! * [`ip`]: addresses, routes, neighbours, ICMP, reassembly
-//! * [`counters`], [`time`]: what everything above uses
+//! * [`counters`], [`hash`], [`table`], [`time`]: what everything above uses
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,5 +18,6 @@ pub mod frame;
 pub mod hash;
 pub mod ip;
 pub mod link;
+pub mod table;
 pub mod time;
 pub mod wire;

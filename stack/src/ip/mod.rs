@@ -1,4 +1,5 @@
 //! The internet layer.
 
 pub mod address;
+pub mod rate_limit;
 pub mod route;
