@@ -16,8 +16,25 @@ pub(crate) struct Document<'t> {
     pub(crate) findings: Findings,
     /// The keys that were asked for, by section name without index.
     known: Vec<(String, Vec<&'static str>)>,
-    /// The keys nobody asked for: section name, key, line.
-    unknown: Vec<(String, String, usize)>,
+    unknown: Vec<Unknown>,
+}
+
+/// A key nobody asked for.
+struct Unknown {
+    /// Section with its index, empty at the top level.
+    section: String,
+    key: String,
+}
+
+impl Unknown {
+    fn path(&self) -> String {
+        let Self { section, key } = self;
+        if section.is_empty() {
+            key.clone()
+        } else {
+            format!("{section}.{key}")
+        }
+    }
 }
 
 impl<'t> Document<'t> {
@@ -35,14 +52,21 @@ impl<'t> Document<'t> {
             unknown: Vec::new(),
         };
         let (tree, errors) = DeTable::parse_recoverable(text);
+        let mut last_line = None;
         for error in errors {
             let place = error
                 .span()
                 .map(|span| document.line_and_column(span.start));
+            let line = place.map(|(line, _)| line);
+            // What follows in the same line follows from the first mistake.
+            if line.is_some() && line == last_line {
+                continue;
+            }
+            last_line = line;
             let message = error.message().trim().replace('\n', "; ");
             document.findings.push(ConfigError {
                 file: file.into(),
-                line: place.map(|(line, _)| line),
+                line,
                 key: String::new(),
                 value: String::new(),
                 message: match place {
@@ -69,7 +93,16 @@ impl<'t> Document<'t> {
     fn record(&mut self, key: &str, value: &Spanned<DeValue<'_>>, line_of: usize) {
         // Long enough for any sane value, short enough for one line of a terminal.
         const SHOWN: usize = 60;
-        let written = self.text.get(value.span()).unwrap_or("");
+        let mut written = self.text.get(value.span()).unwrap_or("");
+        let is_header = match value.get_ref() {
+            DeValue::Table(_) => written.starts_with('['),
+            DeValue::Array(_) => written.starts_with("[[") && is_tables(value.get_ref()),
+            _ => false,
+        };
+        if is_header {
+            // The key says as much.
+            written = "";
+        }
         let mut shown: String = written
             .chars()
             .take_while(|c| !c.is_control())
@@ -164,43 +197,28 @@ impl<'t> Document<'t> {
             if sections.contains(&name) {
                 continue;
             }
-            let (line, _) = self.line_and_column(key.span().start);
-            let is_section = match value.get_ref() {
-                DeValue::Table(_) => true,
-                DeValue::Array(array) => array.iter().any(|element| element.get_ref().is_table()),
-                _ => false,
-            };
+            self.record(name, value, key.span().start);
+            let is_section = value.get_ref().is_table() || is_tables(value.get_ref());
             if is_section {
                 let hint = match nearest(name, sections.iter().copied()) {
                     Some(near) => format!("did you mean [{near}]?"),
                     None => format!("there are [{}]", sections.join("], [")),
                 };
-                self.push_unknown(name.into(), line, format!("unknown section; {hint}"));
+                self.findings
+                    .add(&self.source, name, "", format!("unknown section; {hint}"));
             } else {
-                self.unknown.push((String::new(), name.into(), line));
+                self.unknown.push(Unknown {
+                    section: String::new(),
+                    key: name.into(),
+                });
             }
         }
-        for (section, key, line) in std::mem::take(&mut self.unknown) {
-            let hint = self.hint(&section, &key);
-            let path = if section.is_empty() {
-                key
-            } else {
-                format!("{section}.{key}")
-            };
-            self.push_unknown(path, line, format!("unknown key; {hint}"));
+        for unknown in std::mem::take(&mut self.unknown) {
+            let hint = self.hint(&unknown.section, &unknown.key);
+            let message = format!("unknown key; {hint}");
+            self.findings
+                .add(&self.source, &unknown.path(), "", message);
         }
-    }
-
-    fn push_unknown(&mut self, key: String, line: usize, message: String) {
-        let file = self.source.file.clone();
-        let line = Some(line);
-        self.findings.push(ConfigError {
-            file,
-            line,
-            key,
-            value: String::new(),
-            message,
-        });
     }
 
     /// What may have been meant by the unknown `key` in `section`: a similar key there, the same
@@ -229,6 +247,12 @@ impl<'t> Document<'t> {
             (None, None) => "every key belongs to a section, such as [interface]".into(),
         }
     }
+}
+
+/// Whether `value` is what `[[name]]` makes.
+fn is_tables(value: &DeValue<'_>) -> bool {
+    let elements = value.as_array();
+    elements.is_some_and(|array| array.iter().any(|element| element.get_ref().is_table()))
 }
 
 /// `service[3]` → `service`.
@@ -419,12 +443,14 @@ impl<'t, 'v> Section<'_, 't, 'v> {
             table,
             known,
         } = self;
-        for key in table.into_iter().flat_map(DeTable::keys) {
+        for (key, value) in table.into_iter().flatten() {
             if !known.contains(&key.get_ref().as_ref()) {
-                let (line, _) = document.line_and_column(key.span().start);
-                document
-                    .unknown
-                    .push((name.clone(), key.get_ref().to_string(), line));
+                let unknown = Unknown {
+                    section: name.clone(),
+                    key: key.get_ref().to_string(),
+                };
+                document.record(&unknown.path(), value, key.span().start);
+                document.unknown.push(unknown);
             }
         }
         let name = without_index(&name);

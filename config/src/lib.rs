@@ -24,9 +24,6 @@ mod schema;
 mod suggest;
 mod value;
 
-#[cfg(test)]
-mod tests;
-
 pub use error::{ConfigError, ConfigErrors};
 pub use machine::{InterfaceFacts, Machine};
 pub use schema::{

@@ -161,7 +161,9 @@ fn decimal<T: FromStr>(text: &str) -> Option<T> {
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     const ALLOWED: &str = "must be an address and port such as \"0.0.0.0:7\" or \"[::]:7\"";
     let address: SocketAddr = text.parse().map_err(|_| {
-        if let Some(port) = text.strip_prefix("*:").or(text.strip_prefix(':')) {
+        if let Some(port) = text.strip_prefix("*:").or(text.strip_prefix(':'))
+            && decimal::<u16>(port).is_some()
+        {
             return format!("{ALLOWED}; for every address write \"[::]:{port}\"");
         }
         if text.parse::<IpAddr>().is_ok() {
