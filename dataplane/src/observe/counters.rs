@@ -1,0 +1,335 @@
+//! Counters and gauges with names, groups and help texts, gathered for people and machines.
+
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Only grows while the service runs.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its name: subject, action, unit.
+    pub name: Cow<'static, str>,
+    /// One sentence for people.
+    pub help: Cow<'static, str>,
+    /// What it stands at.
+    pub value: u64,
+}
+
+/// Numbers that belong together, such as the reasons for drops or the statistics of a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What they have in common: `drop`, `event`, `driver`, `steering`.
+    pub name: Cow<'static, str>,
+    /// Whether they only grow.
+    pub kind: Kind,
+    /// The numbers, in the order their owner lists them.
+    pub rows: Vec<Row>,
+}
+
+impl Group {
+    /// Counters from `(name, help, value)`, as a counter table lists them.
+    pub fn counters<N, H>(
+        name: impl Into<Cow<'static, str>>,
+        rows: impl IntoIterator<Item = (N, H, u64)>,
+    ) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+        H: Into<Cow<'static, str>>,
+    {
+        Self::new(name, Kind::Counter, rows)
+    }
+
+    /// Gauges from `(name, help, value)`.
+    pub fn gauges<N, H>(
+        name: impl Into<Cow<'static, str>>,
+        rows: impl IntoIterator<Item = (N, H, u64)>,
+    ) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+        H: Into<Cow<'static, str>>,
+    {
+        Self::new(name, Kind::Gauge, rows)
+    }
+
+    fn new<N, H>(
+        name: impl Into<Cow<'static, str>>,
+        kind: Kind,
+        rows: impl IntoIterator<Item = (N, H, u64)>,
+    ) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+        H: Into<Cow<'static, str>>,
+    {
+        let rows = rows
+            .into_iter()
+            .map(|(name, help, value)| Row {
+                name: name.into(),
+                help: help.into(),
+                value,
+            })
+            .collect();
+        Self {
+            name: name.into(),
+            kind,
+            rows,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<u64> {
+        self.rows
+            .iter()
+            .find(|row| row.name == name)
+            .map(|row| row.value)
+    }
+}
+
+/// In JSON a group is an object from name to value; the help texts are in the text table and the
+/// metrics.
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.rows.len()))?;
+        for Row {
+            name,
+            help: _,
+            value,
+        } in &self.rows
+        {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// One worker's numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerCounters {
+    /// Which worker, counted from 0.
+    pub worker: usize,
+    /// Its groups.
+    pub groups: Vec<Group>,
+}
+
+/// All numbers of the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What each worker counts by itself.
+    pub workers: Vec<WorkerCounters>,
+    /// What is counted once for all of them, such as the steering program's verdicts.
+    pub shared: Vec<Group>,
+}
+
+impl Counters {
+    /// Groups summed over the workers, in the first worker's order, then the shared ones. Gauges
+    /// are summed too: a sum of queue lengths is the length of all queues.
+    #[must_use]
+    pub fn total(&self) -> Vec<Group> {
+        let mut total: Vec<Group> = Vec::new();
+        for group in self.workers.iter().flat_map(|worker| &worker.groups) {
+            match total.iter_mut().find(|have| have.name == group.name) {
+                Some(have) => add(have, group),
+                None => total.push(group.clone()),
+            }
+        }
+        total.extend(self.shared.iter().cloned());
+        total
+    }
+
+    /// A table for people: one row for each number that is not zero (`verbose`: for all of them),
+    /// with its sum, its value for each worker if there are several, and what it means.
+    #[must_use]
+    pub fn table(&self, verbose: bool) -> String {
+        let mut text = String::new();
+        self.write_table(&mut text, verbose)
+            .expect("invariant: a String takes all text");
+        text
+    }
+
+    fn write_table(&self, out: &mut String, verbose: bool) -> fmt::Result {
+        let workers: &[WorkerCounters] = if self.workers.len() > 1 {
+            &self.workers
+        } else {
+            &[]
+        };
+        let total = self.total();
+        let shown = |row: &&Row| verbose || row.value != 0;
+        let width = total
+            .iter()
+            .flat_map(|g| &g.rows)
+            .filter(shown)
+            .map(|row| row.name.len())
+            .max();
+        let Some(width) = width else {
+            return writeln!(out, "every counter is zero");
+        };
+        for group in &total {
+            if !group.rows.iter().any(|row| shown(&row)) {
+                continue;
+            }
+            write!(
+                out,
+                "{:<width$} {:>14}",
+                format!("[{}]", group.name),
+                "total"
+            )?;
+            for worker in workers {
+                write!(out, " {:>14}", format!("worker {}", worker.worker))?;
+            }
+            writeln!(out)?;
+            for row in group.rows.iter().filter(shown) {
+                write!(out, "{:<width$} {:>14}", row.name, row.value)?;
+                for worker in workers {
+                    let value = worker
+                        .groups
+                        .iter()
+                        .find(|g| g.name == group.name)
+                        .and_then(|g| g.get(&row.name));
+                    match value {
+                        Some(value) => write!(out, " {value:>14}")?,
+                        None => write!(out, " {:>14}", "-")?,
+                    }
+                }
+                writeln!(out, "  {}", row.help)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add(to: &mut Group, from: &Group) {
+    for row in &from.rows {
+        match to.rows.iter_mut().find(|have| have.name == row.name) {
+            Some(have) => have.value = have.value.wrapping_add(row.value),
+            None => to.rows.push(row.clone()),
+        }
+    }
+}
+
+/// A list of groups as one object from group name to group.
+struct Groups<'a>(&'a [Group]);
+
+impl Serialize for Groups<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|group| (&group.name, group)))
+    }
+}
+
+impl Serialize for WorkerCounters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("worker", &self.worker)?;
+        map.serialize_entry("counters", &Groups(&self.groups))?;
+        map.end()
+    }
+}
+
+/// `{"total": {group: {name: value}}, "workers": [{"worker": 0, "counters": {group: …}}],
+/// "shared": {group: …}}`, zeros included, so that a consumer never has to guess.
+impl Serialize for Counters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("total", &Groups(&self.total()))?;
+        map.serialize_entry("workers", &self.workers)?;
+        map.serialize_entry("shared", &Groups(&self.shared))?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(worker: usize, rx: u64, bad: u64) -> WorkerCounters {
+        let groups = vec![
+            Group::counters("event", [("frame_rx", "Frames received.", rx)]),
+            Group::counters(
+                "drop",
+                [
+                    ("udp_checksum", "The checksum is wrong.", bad),
+                    ("arp_short", "Cut short.", 0),
+                ],
+            ),
+        ];
+        WorkerCounters { worker, groups }
+    }
+
+    fn two() -> Counters {
+        Counters {
+            workers: vec![worker(0, 10, 0), worker(1, 32, 3)],
+            shared: vec![Group::counters("steering", [("to_socket", "Ours.", 42)])],
+        }
+    }
+
+    #[test]
+    fn table_hides_zeros_unless_asked() {
+        let table = two().table(false);
+        let line = table.lines().find(|l| l.starts_with("frame_rx")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, ["frame_rx", "42", "10", "32", "Frames", "received."]);
+        assert!(!table.contains("arp_short"));
+        let steering = table.lines().find(|l| l.starts_with("to_socket")).unwrap();
+        let words: Vec<_> = steering.split_whitespace().collect();
+        assert_eq!(words, ["to_socket", "42", "-", "-", "Ours."]);
+        assert!(two().table(true).contains("arp_short"));
+    }
+
+    #[test]
+    fn one_worker_needs_no_columns() {
+        let counters = Counters {
+            workers: vec![worker(0, 7, 1)],
+            shared: vec![],
+        };
+        let table = counters.table(false);
+        assert!(!table.contains("worker 0"));
+        assert!(table.lines().any(|l| l.split_whitespace().eq([
+            "udp_checksum",
+            "1",
+            "The",
+            "checksum",
+            "is",
+            "wrong."
+        ])));
+    }
+
+    #[test]
+    fn nothing_counted_is_said() {
+        assert_eq!(Counters::default().table(true), "every counter is zero\n");
+        let zero = Counters {
+            workers: vec![worker(0, 0, 0)],
+            shared: vec![],
+        };
+        assert_eq!(zero.table(false), "every counter is zero\n");
+    }
+
+    #[test]
+    fn json_is_nested_by_group() {
+        assert_eq!(
+            serde_json::to_value(two()).unwrap(),
+            serde_json::json!({
+                "total": {
+                    "event": {"frame_rx": 42},
+                    "drop": {"udp_checksum": 3, "arp_short": 0},
+                    "steering": {"to_socket": 42},
+                },
+                "workers": [
+                    {"worker": 0, "counters":
+                        {"event": {"frame_rx": 10}, "drop": {"udp_checksum": 0, "arp_short": 0}}},
+                    {"worker": 1, "counters":
+                        {"event": {"frame_rx": 32}, "drop": {"udp_checksum": 3, "arp_short": 0}}},
+                ],
+                "shared": {"steering": {"to_socket": 42}},
+            })
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Everything the service knows about itself at one moment. The control socket, the reports and the
+//! metrics are all made from this and from nothing else.
+
+use crate::observe::{counters::Counters, latency::WorkerLatency};
+use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, path::PathBuf};
+
+/// What runs, where and how: everything that is not a count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Info {
+    /// Version of the service.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, in seconds since the Unix epoch.
+    pub started_unix_s: u64,
+    /// How long it has run, in seconds.
+    pub uptime_s: f64,
+    /// The file its configuration came from.
+    pub config: Option<PathBuf>,
+    /// The interface as it stands.
+    pub interface: InterfaceInfo,
+    /// What was asked for and what was obtained.
+    pub mode: ModeInfo,
+    /// The workers, in order.
+    pub workers: Vec<WorkerInfo>,
+    /// What listens, in the configuration's order.
+    pub services: Vec<ServiceInfo>,
+    /// What the operator ought to know, in whole sentences: a fallback taken, an offload that
+    /// hurts.
+    pub notes: Vec<String>,
+}
+
+/// The interface, as the netlink mirror sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its kernel driver, if the kernel tells.
+    pub driver: Option<String>,
+    /// VLAN identifiers of its frames, outermost first.
+    pub vlans: Vec<u16>,
+    /// Its Ethernet address, as `02:00:5e:00:53:01`.
+    pub mac: String,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Whether it has a carrier.
+    pub up: bool,
+    /// Its addresses with their prefix lengths, as `192.0.2.1/24`.
+    pub addresses: Vec<String>,
+    /// How many routes are mirrored.
+    pub routes: usize,
+    /// How many neighbours are mirrored.
+    pub neighbors: usize,
+}
+
+/// How packets get to the service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModeInfo {
+    /// What the configuration asks for: `zero-copy`, `copy`, `generic` or `auto`.
+    pub requested: String,
+    /// What the kernel says is in force: `zero-copy`, `copy` or `generic`.
+    pub obtained: String,
+    /// How the XDP program is attached: `native` or `generic`.
+    pub attached: String,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Which, counted from 0.
+    pub worker: usize,
+    /// The core it is pinned to, if it is.
+    pub core: Option<usize>,
+    /// The queues it serves.
+    pub queues: Vec<u32>,
+    /// Whether it is running.
+    pub alive: bool,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceInfo {
+    /// `udp` or `tcp`.
+    pub protocol: String,
+    /// The address it listens on; unspecified for any.
+    pub address: IpAddr,
+    /// The port it listens on.
+    pub port: u16,
+    /// What it does: `echo`, `discard`.
+    pub application: String,
+}
+
+/// One worker's histograms since it started.
+#[derive(Clone, Debug)]
+pub struct WorkerHistograms {
+    /// Which worker, counted from 0.
+    pub worker: usize,
+    /// Its histograms.
+    pub latency: WorkerLatency,
+}
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// What runs.
+    pub info: Info,
+    /// What was counted.
+    pub counters: Counters,
+    /// How long packets took, worker by worker.
+    pub latency: Vec<WorkerHistograms>,
+}
+
+impl Observation {
+    /// The histograms of all workers together; `None` if there is no worker.
+    #[must_use]
+    pub fn latency_of_all(&self) -> Option<WorkerLatency> {
+        let (first, rest) = self.latency.split_first()?;
+        let mut all = first.latency.clone();
+        for WorkerHistograms { worker: _, latency } in rest {
+            all.merge(latency);
+        }
+        Some(all)
+    }
+}
