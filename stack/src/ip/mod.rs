@@ -1,5 +1,6 @@
 //! The internet layer.
 
 pub mod address;
+pub mod neighbor;
 pub mod rate_limit;
 pub mod route;
