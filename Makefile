@@ -1,0 +1,54 @@
+# What people type. Each target is a script or one command; `make help` lists them.
+
+SHELL := /bin/bash
+# rustup puts Cargo where a shell that was open before does not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench ebpf fuzz fmt lint doc deny install-deps
+
+help: ## this list
+	@echo "Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
+
+build: ## the service and loadgen, optimized, in target/release
+	@scripts/deps.sh build
+	cargo build --release --workspace --bins
+
+demo: ## runs the service on a veth pair, loads it, prints latency histograms (bounded, cleans up)
+	@scripts/deps.sh build run
+	@scripts/demo.sh
+
+test: ## everything that can be tested here; names what it skipped
+	@scripts/deps.sh build run
+	@scripts/test.sh
+
+bench: ## measures against a bare reflector and a kernel server; prints ratios
+	@scripts/deps.sh build run bench
+	@scripts/bench.sh
+
+ebpf: ## rebuilds the steering program (only after changing it: the object is committed)
+	@ebpf/build.sh
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (60) each; needs a nightly compiler
+	@scripts/deps.sh build
+	@scripts/fuzz.sh
+
+fmt: ## formats the Rust code
+	cargo fmt --all
+
+lint: ## formatting and clippy, as CI has them
+	@scripts/deps.sh build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc: ## the documentation of all crates, in target/doc
+	@scripts/deps.sh build
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+deny: ## licenses, advisories and sources of the dependencies (installs cargo-deny into .tools)
+	@scripts/deny.sh
+
+install-deps: ## the system packages for all of the above
+	@scripts/deps.sh build run bench
