@@ -33,56 +33,15 @@ use crate::table::{Index, SLOTS_MAX, TimeOrder};
 use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 
+mod config;
 #[cfg(test)]
 mod tests;
+
+pub use config::NeighborConfig;
 
 /// How often at most the control plane is asked for the same neighbour, and how exactly "last used"
 /// is known. RFC 1122 §2.3.2.1 recommends one request per second and destination.
 const ONCE_A: Duration = Duration::from_secs(1);
-
-/// Sizes and times of a [`NeighborCache`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeighborConfig {
-    /// Neighbours at most. Linux's `gc_thresh3` is 1024.
-    pub capacity: usize,
-    /// Packets at most that wait for resolution, over all neighbours; each neighbour keeps the
-    /// latest one. They occupy frames, and anybody on the link can make us wait for inventions.
-    pub waiting_max: usize,
-    /// How long a confirmed neighbour counts as reachable (RFC 4861 §10: 30 s, which §6.3.2 asks
-    /// to multiply with a random factor between 0.5 and 1.5; the caller does).
-    pub reachable_time: Duration,
-    /// Between two solicitations (RFC 4861 §10, `RETRANS_TIMER`: 1 s).
-    pub retransmit_time: Duration,
-    /// How long a used stale neighbour may confirm itself before it is probed (RFC 4861 §10,
-    /// `DELAY_FIRST_PROBE_TIME`: 5 s).
-    pub delay_time: Duration,
-    /// Solicitations to everybody before giving up (RFC 4861 §10, `MAX_MULTICAST_SOLICIT`: 3).
-    pub multicast_solicits_max: u8,
-    /// Solicitations to a neighbour before giving up (RFC 4861 §10, `MAX_UNICAST_SOLICIT`: 3).
-    pub unicast_solicits_max: u8,
-    /// Solicitations and questions to the control plane over all neighbours, per second: a scan
-    /// of our subnet must not become a flood of broadcasts (RFC 1122 §2.3.2.1, RFC 6583 §6).
-    pub solicits_per_s: u32,
-    /// The same, at once.
-    pub solicits_burst: u32,
-}
-
-impl Default for NeighborConfig {
-    fn default() -> Self {
-        Self {
-            capacity: 1024,
-            waiting_max: 64,
-            reachable_time: Duration::from_secs(30),
-            retransmit_time: Duration::from_secs(1),
-            delay_time: Duration::from_secs(5),
-            multicast_solicits_max: 3,
-            unicast_solicits_max: 3,
-            // A cold start with a full table is over in a second; a scan of a /16 takes a minute.
-            solicits_per_s: 1000,
-            solicits_burst: 100,
-        }
-    }
-}
 
 /// The states as `ip neigh` names them, and [`Mirrored`](Self::Mirrored).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,22 +280,8 @@ impl<I: Ip, P> NeighborCache<I, P> {
         packet: P,
         now: Instant,
     ) -> Resolve<P> {
-        let (slot, evicted) = match self.find(address) {
-            Some(slot) => (slot, None),
-            None => {
-                let state = State::Incomplete {
-                    resolver: owner,
-                    solicits: 0,
-                    asked_at: None,
-                    waiting: None,
-                };
-                let Some((slot, evicted)) = self.add(address, state) else {
-                    return Resolve::Full(packet);
-                };
-                self.unresolved.set(slot, now);
-                self.timers.set(slot, now + self.give_up_time());
-                (slot, evicted)
-            }
+        let Some((slot, evicted)) = self.find_or_start(address, owner, now) else {
+            return Resolve::Full(packet);
         };
         if let Some(mac) = self.entry(slot).state.mac() {
             return Resolve::Resolved(mac, packet);
@@ -345,6 +290,46 @@ impl<I: Ip, P> NeighborCache<I, P> {
         // An evicted packet left room for this one: at most one of the two exists.
         let displaced = self.wait(slot, packet, now).or(evicted);
         Resolve::Waiting { ask, displaced }
+    }
+
+    /// As [`resolve`](Self::resolve), for a packet that need not wait because it has another way:
+    /// whom to ask, and a packet to another neighbour that was given up to make room.
+    pub fn inquire(
+        &mut self,
+        address: I::Addr,
+        owner: AddressOwner,
+        now: Instant,
+    ) -> (Ask, Option<P>) {
+        match self.find_or_start(address, owner, now) {
+            Some((slot, evicted)) if self.entry(slot).state.mac().is_none() => {
+                (self.ask(slot, owner, now), evicted)
+            }
+            Some((_, evicted)) => (Ask::Nobody, evicted),
+            None => (Ask::Nobody, None),
+        }
+    }
+
+    /// The entry of a neighbour, incomplete if it is new, and a packet that had to make room for
+    /// it. `None` if the cache is full of mirrored neighbours.
+    fn find_or_start(
+        &mut self,
+        address: I::Addr,
+        resolver: AddressOwner,
+        now: Instant,
+    ) -> Option<(u32, Option<P>)> {
+        if let Some(slot) = self.find(address) {
+            return Some((slot, None));
+        }
+        let state = State::Incomplete {
+            resolver,
+            solicits: 0,
+            asked_at: None,
+            waiting: None,
+        };
+        let (slot, evicted) = self.add(address, state)?;
+        self.unresolved.set(slot, now);
+        self.timers.set(slot, now + self.give_up_time());
+        Some((slot, evicted))
     }
 
     /// Somebody told us where it is, without being asked: the sender of an ARP request to us, or
