@@ -1,0 +1,519 @@
+//! The memory that packets live in: one mapping, cut into chunks, each chunk one [`Frame`].
+//!
+//! ```text
+//!   base                                                                     base + len
+//!    │ chunk 0 │ chunk 1 │ chunk 2 │ chunk 3 │ …                    │ chunk n-1 │ (rest) │
+//!    └─────────┴─────────┴─────────┴─────────┴──────────────────────┴───────────┴────────┘
+//!      home      in ring   home      out       every chunk is in exactly one place
+//! ```
+//!
+//! *Home* is the pool kept here, *in a ring* means the kernel has it (or a ring of ours that it
+//! reads), *out* means that somebody holds its [`Frame`]. [`FrameCensus`] counts the three; a sum
+//! that does not come to the whole is a leak.
+#![allow(unsafe_code)] // Maps memory and turns the kernel's addresses back into frames.
+
+use super::error::DriverError;
+use super::frame::{FRAME_HEADROOM, Filled, Frame, Free};
+use config::HugePages;
+use crossbeam::queue::ArrayQueue;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use stack::frame::Stamps;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Bytes in a huge page as we ask for them: 2 MiB, which every x86-64 and most arm64 kernels have.
+/// A mapping on huge pages must be a whole number of them.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Bytes in the mapping's unit without huge pages. Where the kernel's pages are larger, it rounds
+/// the mapping up itself.
+const PAGE_BYTES: usize = 4096;
+
+/// Most frames in one UMEM: 8 GiB of them at 2048 bytes. Beyond it a typing error is likelier.
+const FRAMES_MAX: u32 = 1 << 22;
+
+/// Where all the frames of a driver are. The four parts add up to [`total`](Self::total).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameCensus {
+    /// Frames there are.
+    pub total: u32,
+    /// Frames in the pool.
+    pub home: u32,
+    /// Frames the kernel has, or will read: in fill, RX, TX and completion rings.
+    pub in_rings: u32,
+    /// Frames that somebody holds.
+    pub out: u32,
+}
+
+/// The mapping itself. Unmaps on drop; [`Umem`] decides whether it is dropped.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    huge: bool,
+}
+
+impl Mapping {
+    fn new(len: usize, pages: HugePages) -> Result<Self, DriverError> {
+        if pages != HugePages::Never {
+            let huge_len = len.next_multiple_of(HUGE_PAGE_BYTES);
+            match Self::map(huge_len, MapFlags::HUGETLB | MapFlags::HUGE_2MB) {
+                Ok(base) => {
+                    return Ok(Self {
+                        base,
+                        len: huge_len,
+                        huge: true,
+                    });
+                }
+                Err(errno) if pages == HugePages::Require => {
+                    return Err(DriverError::HugePages {
+                        pages: huge_len / HUGE_PAGE_BYTES,
+                        errno,
+                    });
+                }
+                Err(_) => {}
+            }
+        }
+        let len = len.next_multiple_of(PAGE_BYTES);
+        match Self::map(len, MapFlags::empty()) {
+            Ok(base) => Ok(Self {
+                base,
+                len,
+                huge: false,
+            }),
+            Err(errno) => Err(DriverError::os(
+                format!("map {len} bytes for packets"),
+                errno,
+            )),
+        }
+    }
+
+    fn map(len: usize, extra: MapFlags) -> Result<NonNull<u8>, rustix::io::Errno> {
+        // SAFETY: a fresh anonymous mapping aliases nothing. POPULATE: no page fault, and no
+        // running out of memory, after start.
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::POPULATE | extra,
+            )?
+        };
+        // After a fork, copy-on-write would move our pages away from those the kernel has pinned.
+        // Refused only by kernels without the advice, where nobody forks this process either.
+        // SAFETY: advice about a mapping that is ours, and that changes nothing in this process.
+        let _ = unsafe { madvise(base, len, Advice::LinuxDontFork) };
+        NonNull::new(base.cast()).ok_or(rustix::io::Errno::FAULT)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, whole, and `Umem` saw that no frame of it is out. Chunks that
+        // are in rings do not matter: the kernel has its own reference to the pages.
+        if let Err(errno) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
+            tracing::error!(%errno, "packet memory could not be unmapped");
+        }
+    }
+}
+
+/// Shape of a [`Umem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UmemOptions {
+    /// Chunks, 1 to 2²².
+    pub frames: u32,
+    /// Bytes in a chunk: 2048 or 4096, all that `xdp_umem_reg` takes aligned with pages of 4 KiB.
+    pub chunk_size: u32,
+    /// Huge pages or ordinary ones. A mapping on huge pages is rounded up to whole ones.
+    pub huge_pages: HugePages,
+}
+
+impl Default for UmemOptions {
+    /// 4096 frames of 2048 bytes: 8 MiB, four huge pages; enough for one queue's default rings.
+    fn default() -> Self {
+        Self {
+            frames: 4096,
+            chunk_size: 2048,
+            huge_pages: HugePages::Auto,
+        }
+    }
+}
+
+/// All the frames of one driver, and the pool of those at home.
+pub struct Umem {
+    mapping: ManuallyDrop<Mapping>,
+    chunk_size: u32,
+    frames: u32,
+    /// Last in, first out: the frame used last is the one still in the cache.
+    free: Vec<Frame<Free>>,
+    in_rings: u32,
+    /// Frames of another UMEM that somebody gave to this one, and that are lost.
+    foreign: u64,
+    returns: Option<Arc<ArrayQueue<Frame<Filled>>>>,
+    ledger: Ledger,
+}
+
+// SAFETY: the mapping is plain memory, reached through `&mut self` or through frames, which are
+// `Send` themselves.
+unsafe impl Send for Umem {}
+
+impl Umem {
+    /// Maps and populates the memory, and makes its frames.
+    ///
+    /// # Errors
+    ///
+    /// A shape that AF_XDP cannot have, too little memory, or huge pages required and not there.
+    pub fn new(options: UmemOptions) -> Result<Self, DriverError> {
+        let UmemOptions {
+            frames,
+            chunk_size,
+            huge_pages,
+        } = options;
+        // net/xdp/xdp_umem.c: aligned chunks are powers of two from 2048 to a page.
+        if chunk_size != 2048 && chunk_size != 4096 {
+            return Err(DriverError::InvalidOption(format!(
+                "chunk size {chunk_size} is neither 2048 nor 4096 bytes"
+            )));
+        }
+        if frames == 0 || frames > FRAMES_MAX {
+            return Err(DriverError::InvalidOption(format!(
+                "{frames} frames is outside 1 to {FRAMES_MAX}"
+            )));
+        }
+        let mapping = Mapping::new(frames as usize * chunk_size as usize, huge_pages)?;
+        let mut free = Vec::with_capacity(frames as usize);
+        // Backwards, so that the lowest chunks leave first.
+        for index in (0..frames as usize).rev() {
+            // SAFETY: chunk `index` lies within the mapping, gets this one frame, and `Drop` leaks
+            // the mapping rather than pull it from under a frame.
+            free.push(unsafe { Frame::new(mapping.base.add(index * chunk_size as usize)) });
+        }
+        Ok(Self {
+            mapping: ManuallyDrop::new(mapping),
+            chunk_size,
+            frames,
+            free,
+            in_rings: 0,
+            foreign: 0,
+            returns: None,
+            ledger: Ledger::new(frames),
+        })
+    }
+
+    /// The mapping's first byte and its length, as `XDP_UMEM_REG` wants them.
+    pub(super) fn region(&self) -> (NonNull<u8>, usize) {
+        (self.mapping.base, self.mapping.len)
+    }
+
+    /// Bytes in a chunk.
+    #[must_use]
+    pub fn chunk_size(&self) -> u32 {
+        self.chunk_size
+    }
+
+    /// Whether the memory is on huge pages.
+    #[must_use]
+    pub fn is_huge(&self) -> bool {
+        self.mapping.huge
+    }
+
+    /// Frames in the pool.
+    #[inline]
+    #[must_use]
+    pub fn home(&self) -> u32 {
+        // `free` never holds more than `frames`, a u32.
+        #[expect(clippy::cast_possible_truncation)]
+        let home = self.free.len() as u32;
+        home
+    }
+
+    /// Where all frames are.
+    #[must_use]
+    pub fn census(&self) -> FrameCensus {
+        let home = self.home();
+        FrameCensus {
+            total: self.frames,
+            home,
+            in_rings: self.in_rings,
+            out: self
+                .frames
+                .saturating_sub(home)
+                .saturating_sub(self.in_rings),
+        }
+    }
+
+    /// Frames of other UMEMs that were given to this one, and are lost to both.
+    #[must_use]
+    pub fn foreign(&self) -> u64 {
+        self.foreign
+    }
+
+    /// An empty frame for queue 0, or `None` when none is at home.
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame<Filled>> {
+        let frame = self.free.pop()?;
+        self.ledger
+            .moved(self.index_of(frame.chunk()), Place::Home, Place::Out);
+        // SAFETY: headroom + capacity is the chunk.
+        Some(unsafe {
+            frame.fill(
+                FRAME_HEADROOM,
+                self.capacity_from(FRAME_HEADROOM),
+                0,
+                0,
+                Stamps::default(),
+            )
+        })
+    }
+
+    /// Takes a frame back into the pool. A frame of another UMEM is counted and lost: it cannot
+    /// come home from here, and its own UMEM will not unmap.
+    #[inline]
+    pub fn give(&mut self, frame: Frame<Filled>) {
+        if self.offset_of(frame.start()).is_none() {
+            return self.lose(frame);
+        }
+        let frame = frame.clear(self);
+        self.ledger
+            .moved(self.index_of(frame.chunk()), Place::Out, Place::Home);
+        self.free.push(frame);
+    }
+
+    #[cold]
+    fn lose(&mut self, frame: Frame<Filled>) {
+        self.foreign += 1;
+        let _ = frame.into_start();
+    }
+
+    /// An empty frame on its way into a fill ring, as the address the kernel knows it by.
+    #[inline]
+    pub(super) fn lend_free(&mut self) -> Option<u64> {
+        let chunk = self.free.pop()?.into_chunk();
+        self.ledger
+            .moved(self.index_of(chunk), Place::Home, Place::Ring);
+        self.in_rings += 1;
+        self.offset_of(chunk)
+    }
+
+    /// Where a filled frame lies, as the address the kernel knows it by; `None` if it is not ours.
+    #[inline]
+    pub(super) fn address(&self, frame: &Frame<Filled>) -> Option<u64> {
+        self.offset_of(frame.start())
+    }
+
+    /// A frame went into a TX ring under its [`address`](Self::address).
+    #[inline]
+    pub(super) fn lend(&mut self, frame: Frame<Filled>) {
+        let start = frame.into_start();
+        self.ledger
+            .moved(self.index_of(start), Place::Out, Place::Ring);
+        self.in_rings += 1;
+    }
+
+    /// A frame comes home from a ring; any address in its chunk will do. Returns false for an
+    /// address outside the UMEM, which only a broken driver could produce.
+    #[inline]
+    pub(super) fn reclaim(&mut self, address: u64) -> bool {
+        let Some(chunk) = self.chunk_at(address) else {
+            return false;
+        };
+        self.ledger
+            .moved(self.index_of(chunk), Place::Ring, Place::Home);
+        self.in_rings = self.in_rings.saturating_sub(1);
+        // SAFETY: the frame of this chunk was consumed by `lend` or `lend_free`, and the kernel
+        // returns each address once.
+        self.free.push(unsafe { Frame::new(chunk) });
+        true
+    }
+
+    /// A received packet leaves an RX ring. `None` if the kernel's descriptor points outside its
+    /// chunk; the chunk, if there is one, is home then.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        address: u64,
+        len: u32,
+        queue: u8,
+        taken_ns: u64,
+    ) -> Option<Frame<Filled>> {
+        let chunk = self.chunk_at(address)?;
+        // Below chunk_size.
+        #[expect(clippy::cast_possible_truncation)]
+        let headroom = address as u32 & (self.chunk_size - 1);
+        let capacity = self.capacity_from(headroom);
+        let len = match u16::try_from(len) {
+            Ok(len) if len <= capacity => len,
+            _ => {
+                self.reclaim(address);
+                return None;
+            }
+        };
+        self.ledger
+            .moved(self.index_of(chunk), Place::Ring, Place::Out);
+        self.in_rings = self.in_rings.saturating_sub(1);
+        // SAFETY: the bytes before the packet are in its own chunk, which is ours from here on.
+        let room = unsafe { std::slice::from_raw_parts_mut(chunk.as_ptr(), headroom as usize) };
+        let arrival_ns = steer::stamp::take(room).unwrap_or(0);
+        let stamps = Stamps {
+            arrival_ns,
+            taken_ns,
+        };
+        // SAFETY: the frame of this chunk was consumed by `lend_free`, and the kernel returns each
+        // address once.
+        let frame = unsafe { Frame::new(chunk) };
+        // SAFETY: headroom + capacity is the chunk, and len was checked against capacity.
+        Some(unsafe { frame.fill(headroom, capacity, len, queue, stamps) })
+    }
+
+    /// Where other threads return frames of this UMEM that were handed to them.
+    pub(super) fn frame_return(&mut self) -> FrameReturn {
+        let frames = self.frames as usize;
+        // As many places as frames: returning one can never find the queue full.
+        let queue = self
+            .returns
+            .get_or_insert_with(|| Arc::new(ArrayQueue::new(frames)));
+        FrameReturn(Arc::clone(queue))
+    }
+
+    /// Brings home what other threads returned.
+    #[inline]
+    pub(super) fn collect_returns(&mut self) {
+        if self.returns.as_ref().is_some_and(|queue| !queue.is_empty()) {
+            self.collect_returned_frames();
+        }
+    }
+
+    #[cold]
+    fn collect_returned_frames(&mut self) {
+        let Some(queue) = self.returns.clone() else {
+            return;
+        };
+        while let Some(frame) = queue.pop() {
+            self.give(frame);
+        }
+    }
+
+    /// The chunk a pointer into the UMEM belongs to.
+    #[inline]
+    pub(super) fn chunk_of(&self, start: NonNull<u8>) -> NonNull<u8> {
+        let within = start.addr().get() & (self.chunk_size as usize - 1);
+        // SAFETY: chunks are aligned to their size, so this steps back to the chunk's first byte.
+        unsafe { start.sub(within) }
+    }
+
+    #[inline]
+    fn capacity_from(&self, headroom: u32) -> u16 {
+        // At most 4096.
+        #[expect(clippy::cast_possible_truncation)]
+        let capacity = (self.chunk_size - headroom) as u16;
+        capacity
+    }
+
+    #[inline]
+    fn chunk_at(&self, address: u64) -> Option<NonNull<u8>> {
+        let chunk = address & !u64::from(self.chunk_size - 1);
+        if chunk >= u64::from(self.frames) * u64::from(self.chunk_size) {
+            return None;
+        }
+        // SAFETY: a whole number of chunks into the mapping, below its last; fits usize as such.
+        #[expect(clippy::cast_possible_truncation)]
+        Some(unsafe { self.mapping.base.add(chunk as usize) })
+    }
+
+    #[inline]
+    fn offset_of(&self, start: NonNull<u8>) -> Option<u64> {
+        let offset = start
+            .addr()
+            .get()
+            .wrapping_sub(self.mapping.base.addr().get());
+        (offset < self.mapping.len).then_some(offset as u64)
+    }
+
+    #[inline]
+    fn index_of(&self, start: NonNull<u8>) -> usize {
+        (start.addr().get() - self.mapping.base.addr().get()) / self.chunk_size as usize
+    }
+}
+
+impl Drop for Umem {
+    fn drop(&mut self) {
+        self.collect_returns();
+        let census = self.census();
+        if census.out == 0 {
+            // SAFETY: dropped once, here; nothing of the mapping is reachable any more.
+            unsafe { ManuallyDrop::drop(&mut self.mapping) };
+        } else {
+            // Unmapping now would leave those frames pointing nowhere.
+            tracing::warn!(
+                frames = census.out,
+                bytes = self.mapping.len,
+                "packet memory is left mapped: some of its frames never came home"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Umem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Umem")
+            .field("base", &self.mapping.base)
+            .field("len", &self.mapping.len)
+            .field("huge", &self.mapping.huge)
+            .field("chunk_size", &self.chunk_size)
+            .field("census", &self.census())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The way home for frames that were handed to another thread: it cannot put them into the
+/// owner's pool, and must not put them into its own. The owner collects them when it flushes.
+#[derive(Clone, Debug)]
+pub struct FrameReturn(Arc<ArrayQueue<Frame<Filled>>>);
+
+impl FrameReturn {
+    /// Sends a frame home. Never blocks; there is room for every frame of the owner.
+    pub fn give(&self, frame: Frame<Filled>) {
+        if let Err(frame) = self.0.push(frame) {
+            // Only possible when frames of several owners were mixed up.
+            tracing::error!("a frame was returned to a driver it does not belong to");
+            let _ = frame.into_start();
+        }
+    }
+}
+
+/// Where a chunk is, as far as [`Ledger`] cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Home,
+    Out,
+    Ring,
+}
+
+/// In debug builds, the place of every chunk, so that a chunk that is in two places is caught where
+/// it happens. Nothing at all in release builds.
+struct Ledger {
+    #[cfg(debug_assertions)]
+    places: Vec<Place>,
+}
+
+impl Ledger {
+    fn new(_frames: u32) -> Self {
+        Self {
+            #[cfg(debug_assertions)]
+            places: vec![Place::Home; _frames as usize],
+        }
+    }
+
+    #[inline]
+    fn moved(&mut self, _index: usize, _from: Place, _to: Place) {
+        #[cfg(debug_assertions)]
+        {
+            assert_eq!(
+                self.places[_index], _from,
+                "chunk {_index} is not where it was left"
+            );
+            self.places[_index] = _to;
+        }
+    }
+}
