@@ -1,1 +1,17 @@
-//! Benchmarks.
+//! `loadgen`, the benchmarks, and what they share.
+//!
+//! * [`loadgen`]: the load generator, from command line to report
+//! * [`histogram`], [`stats`]: latency histograms and their exports; medians and ratios of runs
+//! * [`cpu`]: which CPUs a thread may use, and how busy they were
+//! * [`netns`]: network namespaces and veth pairs that clean up after themselves
+//! * [`batch`], [`socket`]: many datagrams per system call; socket options; signals and the clock
+//!   are in [`signal`] and [`clock`]
+pub mod batch;
+pub mod clock;
+pub mod cpu;
+pub mod histogram;
+pub mod loadgen;
+pub mod netns;
+pub mod signal;
+pub mod socket;
+pub mod stats;

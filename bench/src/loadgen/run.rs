@@ -1,0 +1,271 @@
+//! A run from start to finish: sockets, threads, progress, and the counts of all threads together.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::closed::ClosedLoop;
+use super::flood::Flood;
+use super::kernel::{Idle, KernelEngine, open_flows};
+use super::live::{Live, Snapshot};
+use super::load::{Books, Load, Tally, Window};
+use super::open::OpenLoop;
+use super::pacing::{Arrivals, Rate, Schedule};
+use super::probe::Prober;
+use crate::clock::now_ns;
+use crate::cpu::{CpuList, pin_current_thread};
+use crate::socket::receive_drops;
+
+/// Which kind of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Request and reply, one under way per flow.
+    ClosedLoop,
+    /// Requests at a rate.
+    OpenLoop {
+        /// Of all threads together.
+        rate: Rate,
+        /// How they are spread.
+        arrivals: Arrivals,
+    },
+    /// Datagrams at a rate, or without one as fast as possible.
+    Flood {
+        /// Of all threads together.
+        rate: Option<Rate>,
+    },
+}
+
+/// Everything a run needs to know.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The kind of load.
+    pub kind: Kind,
+    /// Where it goes.
+    pub target: SocketAddr,
+    /// Address to send from; the kernel's choice if none.
+    pub source: Option<IpAddr>,
+    /// Flows, each with its own source port; at least as many as threads.
+    pub flows: usize,
+    /// Threads; at least one.
+    pub threads: usize,
+    /// CPUs to pin the threads to, one each.
+    pub cpus: Option<CpuList>,
+    /// Bytes of UDP payload in a request.
+    pub size: usize,
+    /// Counted time.
+    pub duration: Duration,
+    /// Time before that.
+    pub warmup: Duration,
+    /// A reply later than this is lost.
+    pub timeout: Duration,
+    /// For arrivals and payload.
+    pub seed: u64,
+    /// What threads do while nothing is due.
+    pub idle: Idle,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The counts of all threads.
+    pub tally: Tally,
+    /// Length of the counted time in seconds; shorter than planned after Ctrl-C.
+    pub duration_s: f64,
+    /// Replies the kernel dropped because our own socket buffers were full, warm-up included.
+    pub client_dropped: u64,
+    /// Whether the run ended early.
+    pub interrupted: bool,
+}
+
+/// Time between the decision to start and the first request: threads are up by then.
+const START_DELAY_NS: u64 = 20_000_000;
+
+/// Time between two lines of progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Carries out a plan. `progress` is called once a second with the time since the first request and
+/// all counts so far; setting `stop` ends the run early.
+///
+/// # Errors
+/// A sentence that says what could not be set up: a socket, a CPU, a thread.
+pub fn run(
+    plan: &Plan,
+    stop: &Arc<AtomicBool>,
+    mut progress: impl FnMut(Duration, &Snapshot),
+) -> Result<Outcome, String> {
+    let mut sockets = open_flows(plan.target, plan.source, plan.flows)?;
+    let start_ns = now_ns() + START_DELAY_NS;
+    let measure_ns = start_ns.saturating_add(nanoseconds(plan.warmup));
+    let window = Window {
+        start_ns,
+        measure_ns,
+        stop_ns: measure_ns.saturating_add(nanoseconds(plan.duration)),
+    };
+    let run = run_number();
+
+    let mut lives = Vec::new();
+    let mut workers = Vec::new();
+    let mut first_flow = 0;
+    for (index, flows) in shares(plan.flows, plan.threads).into_iter().enumerate() {
+        let live = Arc::new(Live::default());
+        lives.push(Arc::clone(&live));
+        let worker = Worker {
+            plan: plan.clone(),
+            index,
+            sockets: sockets.drain(..flows).collect(),
+            books: Books {
+                prober: Prober::new(run, plan.size, plan.seed),
+                window,
+                timeout_ns: nanoseconds(plan.timeout),
+                first_flow,
+                tally: Tally::default(),
+                live,
+            },
+            stop: Arc::clone(stop),
+        };
+        first_flow = first_flow.saturating_add(u32::try_from(flows).unwrap_or(u32::MAX));
+        workers.push(spawn(worker)?);
+    }
+
+    let mut next = PROGRESS_EVERY;
+    while !workers.iter().all(JoinHandle::is_finished) {
+        // Short enough that the end of a run is not noticed late.
+        thread::sleep(Duration::from_millis(20));
+        let elapsed = Duration::from_nanos(now_ns().saturating_sub(start_ns));
+        if elapsed >= next {
+            next += PROGRESS_EVERY;
+            progress(elapsed, &Snapshot::of(&lives));
+        }
+    }
+
+    let mut outcome = Outcome {
+        tally: Tally::default(),
+        duration_s: 0.0,
+        client_dropped: 0,
+        interrupted: false,
+    };
+    for worker in workers {
+        let (books, dropped) = match worker.join() {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        outcome.tally.add(&books.tally);
+        outcome.duration_s = outcome.duration_s.max(books.window.measured_s());
+        outcome.client_dropped += dropped;
+        outcome.interrupted |= books.window.stop_ns < window.stop_ns;
+    }
+    Ok(outcome)
+}
+
+/// `total` dealt out to `parts`, the first ones getting one more where it does not divide.
+fn shares(total: usize, parts: usize) -> Vec<usize> {
+    (0..parts)
+        .map(|part| total / parts + usize::from(part < total % parts))
+        .collect()
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A mark that tells this run's datagrams from those of another: the clock and the process.
+fn run_number() -> u32 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.subsec_nanos() ^ std::process::id().rotate_left(16)
+}
+
+/// One thread's part of a run.
+struct Worker {
+    plan: Plan,
+    index: usize,
+    sockets: Vec<UdpSocket>,
+    books: Books,
+    stop: Arc<AtomicBool>,
+}
+
+type WorkerResult = Result<(Books, u64), String>;
+
+fn spawn(worker: Worker) -> Result<JoinHandle<WorkerResult>, String> {
+    thread::Builder::new()
+        .name(format!("load-{}", worker.index))
+        .spawn(move || worker.run())
+        .map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+impl Worker {
+    fn run(self) -> WorkerResult {
+        let Self {
+            plan,
+            index,
+            sockets,
+            books,
+            stop,
+        } = self;
+        if let Some(cpus) = &plan.cpus
+            && let Some(&cpu) = cpus.as_slice().get(index)
+        {
+            pin_current_thread(cpu)?;
+        }
+        let start_ns = books.window.start_ns;
+        // Threads are at most as many as flows, which are at most 65,535.
+        let thread = u32::try_from(index).unwrap_or(u32::MAX);
+        let threads = u32::try_from(plan.threads).unwrap_or(u32::MAX);
+        let schedule =
+            |arrivals, rate| Schedule::new(arrivals, rate, start_ns, thread, threads, plan.seed);
+        let books = match plan.kind {
+            Kind::ClosedLoop => {
+                let load = ClosedLoop::new(books, sockets.len());
+                drive(load, &sockets, &plan, &stop)
+            }
+            Kind::OpenLoop { rate, arrivals } => {
+                let per_second = rate.per_second() / plan.threads as f64;
+                let schedule = schedule(arrivals, rate);
+                let load = OpenLoop::new(books, sockets.len(), schedule, per_second);
+                drive(load, &sockets, &plan, &stop)
+            }
+            Kind::Flood { rate } => {
+                let schedule = rate.map(|rate| schedule(Arrivals::Constant, rate));
+                drive(
+                    Flood::new(books, sockets.len(), schedule),
+                    &sockets,
+                    &plan,
+                    &stop,
+                )
+            }
+        }?;
+        // A kernel too old to say counts as none (SO_MEMINFO is in Linux since 4.12).
+        let dropped = sockets
+            .iter()
+            .map(|socket| receive_drops(socket).unwrap_or(0))
+            .sum();
+        Ok((books, dropped))
+    }
+}
+
+fn drive<L: Load>(
+    mut load: L,
+    sockets: &[UdpSocket],
+    plan: &Plan,
+    stop: &AtomicBool,
+) -> Result<Books, String> {
+    KernelEngine::new::<L>(sockets, plan.size, plan.idle)
+        .and_then(|mut engine| engine.drive(&mut load, stop))
+        .map_err(|error| format!("waiting for replies failed: {error}"))?;
+    Ok(load.into_books())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_differ_by_one_at_most() {
+        assert_eq!(shares(7, 3), [3, 2, 2]);
+        assert_eq!(shares(4, 4), [1, 1, 1, 1]);
+        assert_eq!(shares(9, 1), [9]);
+    }
+}
