@@ -178,7 +178,9 @@ fi
 
 echo
 echo "== Where things are"
-echo "  $binaries/dataplane, $binaries/loadgen   the programs (--help)"
-echo "  config/demo.toml                         what ran here"
-echo "  config/default.toml                      every key explained"
-echo "  config/examples/                         to start from on a real NIC"
+printf '  %-28s %s\n' \
+    "$binaries/dataplane" "the service (--help)" \
+    "$binaries/loadgen" "the load generator (--help)" \
+    config/demo.toml "what ran here" \
+    config/default.toml "every key explained" \
+    config/examples/ "to start from on a real NIC"

@@ -46,10 +46,11 @@ if [ "$(id -u)" = 0 ]; then
     echo "== Tests of the service, as nobody"
     # The binaries that were just built; Cargo prints one JSON object a line.
     cargo test --workspace --no-run --message-format=json 2>/dev/null </dev/null |
-        sed -n 's/.*"package_id":"[^"]*\/dataplane#[^"]*".*"executable":"\([^"]*\)".*/\1/p' >"$logs/binaries"
+        sed -n 's/.*"package_id":"[^"]*\/dataplane#[^"]*".*"executable":"\([^"]*\)".*/\1/p' \
+            >"$logs/binaries" || true
     as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --)
     if [ ! -s "$logs/binaries" ]; then
-        echo "no test binaries of the service were built"
+        echo "there are none: the build failed"
         status=1
     elif ! "${as_nobody[@]}" test -r "$PWD/Cargo.toml" -a -x "$(head -n 1 "$logs/binaries")"; then
         echo "  as nobody: every test of the service: nobody may not read $PWD" >>"$logs/skipped"
