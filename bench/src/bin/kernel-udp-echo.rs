@@ -25,8 +25,13 @@ use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 #[derive(Debug, Parser)]
 #[command(name = "kernel-udp-echo", version)]
 struct Arguments {
-    /// Address to listen on; [::] takes IPv4 as well
-    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7")]
+    /// Address to listen on. (The brackets of the help text would be a link here.)
+    #[arg(
+        long,
+        help = "Address to listen on; [::] takes IPv4 as well",
+        value_name = "ADDR:PORT",
+        default_value = "[::]:7"
+    )]
     listen: SocketAddr,
     /// Pin to this CPU
     #[arg(long, value_name = "N")]

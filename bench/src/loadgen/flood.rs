@@ -22,6 +22,8 @@ pub struct Flood {
     first_measured: Option<u64>,
     flows: usize,
     next_flow: usize,
+    /// Sending is over, and what the schedule still held was counted as unsent.
+    ended: bool,
 }
 
 impl Flood {
@@ -111,7 +113,14 @@ impl Load for Flood {
         self.books.count_refused(now);
     }
 
-    fn expire(&mut self, _now: u64) {}
+    fn expire(&mut self, now: u64) {
+        if now >= self.books.window.stop_ns && !self.ended {
+            self.ended = true;
+            if let Some(schedule) = &mut self.schedule {
+                self.books.tally.unsent += schedule.abandon(&self.books.window);
+            }
+        }
+    }
 
     fn wake_at(&self) -> u64 {
         let due = match &self.schedule {
@@ -164,6 +173,18 @@ mod tests {
         assert_eq!(send(&mut load, 103_000).unwrap().1.len(), 64);
         assert_eq!(send(&mut load, 103_000).unwrap().1.len(), 36);
         assert_eq!(send(&mut load, 103_000), None);
+    }
+
+    #[test]
+    fn what_never_left_is_counted() {
+        let schedule = Schedule::new(Arrivals::Constant, "1M".parse().unwrap(), 1000, 0, 1, 1);
+        let mut load = Flood::new(books(STOP_NS, 1000), 1, Some(schedule));
+        assert_eq!(send(&mut load, 11_000).unwrap().1.len(), 11);
+        load.expire(STOP_NS);
+        load.expire(STOP_NS + 1);
+        // Due from 12,000 to 999,000.
+        assert_eq!(load.books().tally.unsent, 988);
+        assert!(load.wake_at() > STOP_NS, "or the engine would spin");
     }
 
     #[test]

@@ -90,16 +90,6 @@ impl OpenLoop {
     fn is_full(&self) -> bool {
         self.head - self.tail >= self.window.len() as u64
     }
-
-    /// Counts the requests that were due before the end and never left.
-    fn count_unsent(&mut self) {
-        while self.schedule.next_ns() < self.books.window.stop_ns {
-            if self.books.window.measures(self.schedule.next_ns()) {
-                self.books.tally.unsent += 1;
-            }
-            self.schedule.advance();
-        }
-    }
 }
 
 impl Load for OpenLoop {
@@ -205,7 +195,7 @@ impl Load for OpenLoop {
         }
         if now >= self.books.window.stop_ns && !self.closed_books {
             self.closed_books = true;
-            self.count_unsent();
+            self.books.tally.unsent += self.schedule.abandon(&self.books.window);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::load::Window;
 use crate::clock::SECOND_NS;
 
 /// Requests per second, to a thousandth: from 0.001 to 1,000,000,000 (one per nanosecond).
@@ -142,6 +143,17 @@ impl Schedule {
     #[must_use]
     pub fn next_ns(&self) -> u64 {
         self.next_ns
+    }
+
+    /// Moves past everything due before `stop_ns` and returns how many of it `window` measures: what
+    /// was due and is not sent any more.
+    pub fn abandon(&mut self, window: &Window) -> u64 {
+        let mut measured = 0;
+        while self.next_ns < window.stop_ns {
+            measured += u64::from(window.measures(self.next_ns));
+            self.advance();
+        }
+        measured
     }
 
     /// Moves on to the request after that.
