@@ -37,6 +37,7 @@ impl Flood {
             first_measured: None,
             flows,
             next_flow: 0,
+            ended: false,
         }
     }
 
