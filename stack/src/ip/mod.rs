@@ -3,4 +3,5 @@
 pub mod address;
 pub mod neighbor;
 pub mod rate_limit;
+pub mod reassembly;
 pub mod route;
