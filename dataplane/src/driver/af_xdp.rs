@@ -15,6 +15,7 @@ use config::HugePages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use stack::frame::FramePool;
 use std::fmt;
@@ -535,10 +536,14 @@ impl Driver for AfXdp {
         let readable = ready > 0 && descriptors[0].revents().contains(PollFlags::IN);
         let sockets = || descriptors[1..used].iter().map(PollFd::revents);
         let packets = ready > 0 && sockets().any(|revents| revents.contains(PollFlags::IN));
-        let lost = ready > 0
-            && sockets().any(|revents| revents.intersects(PollFlags::ERR | PollFlags::HUP));
-        if lost {
-            self.link = Link::Gone;
+        if !packets && !gone {
+            // A device that is unregistered leaves its word in SO_ERROR (xsk_notifier), and poll
+            // says nothing of it. Nobody is in a hurry here: ask.
+            let errors = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+            let lost = |queue: &Queue| !matches!(sockopt::socket_error(&queue.socket), Ok(Ok(())));
+            if sockets().any(|revents| revents.intersects(errors)) || self.queues.iter().any(lost) {
+                self.link = Link::Gone;
+            }
         }
         if self.waker.end_sleep(readable) {
             Wakeup::Woken
