@@ -172,7 +172,7 @@ impl<I: Ip> PathMtuCache<I> {
         }
         let known = PathMtu {
             mtu: known.mtu.min(current),
-            may_fragment: known.may_fragment || may_fragment_already,
+            ..known
         };
         let Some(slot) = found.or_else(|| self.add(destination)) else {
             return TooBigOutcome::Full;
@@ -333,6 +333,23 @@ mod tests {
             lowered(1300)
         );
         assert_ne!(cache.generation(), generation);
+    }
+
+    #[test]
+    fn a_narrower_first_hop_makes_messages_no_news() {
+        let mut cache = v4();
+        assert_eq!(
+            cache.too_big(A, big(1400, 1500), 1500, at(0)),
+            lowered(1400)
+        );
+        assert_eq!(
+            cache.too_big(A, big(1350, 1400), 1300, at(1)),
+            TooBigOutcome::NotLower
+        );
+        assert_eq!(
+            cache.too_big(A, big(1250, 1300), 1300, at(1)),
+            lowered(1250)
+        );
     }
 
     #[test]

@@ -146,8 +146,8 @@ impl IcmpErrorLimiter {
         let hash = destination.masked(prefix_len).keyed_hash(&self.key);
         let mask = self.prefixes.len() - 1;
         let bucket = &mut self.prefixes[usize::try_from(hash).unwrap_or(0) & mask];
-        // The prefix is asked first: what it refuses must not show in the limit for all, where
-        // others could observe it.
+        // Nothing is taken unless both allow it: what a prefix refuses must not show in the limit
+        // for all, where others could observe it.
         if !bucket.has_token(now) || !self.all.has_token(now) {
             return false;
         }
