@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 /// No slot: the mark of an empty cell or position.
 const NONE: u32 = u32::MAX;
 
-/// The most slots a table can have. Leaves room for [`NONE`] and for twice as many cells.
+/// The most slots a table can have. Leaves room for a mark of no slot and for twice as many cells.
 pub const SLOTS_MAX: usize = 1 << 30;
 
 /// From hashes to slots: open addressing with linear probing, at most half full, so that a search
