@@ -6,8 +6,11 @@
 //! * [`frame`]: what a packet buffer is, and where empty ones come from
 //! * [`link`]: what the control plane tells the stack about the interface
 //! * [`wire`]: one file per header, a checked view and its meaning; checksums
-//! * [`ip`]: addresses, routes, neighbours, ICMP, reassembly
-//! * [`counters`], [`hash`], [`table`], [`time`]: what everything above uses
+//! * [`ip`]: addresses, routes, neighbours, path MTUs, rate limits, reassembly
+//! * [`socket`]: where sockets are bound, and how a packet finds its socket
+//! * [`udp`]: datagram sockets
+//! * [`Stack`]: the glue of all these
+//! * [`counters`], [`hash`], [`table`], [`time`]: what everything above uses; [`heap`]: frames for tests
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -16,8 +19,14 @@ extern crate alloc;
 pub mod counters;
 pub mod frame;
 pub mod hash;
+pub mod heap;
 pub mod ip;
 pub mod link;
+pub mod socket;
+mod stack;
 pub mod table;
 pub mod time;
+pub mod udp;
 pub mod wire;
+
+pub use crate::stack::{Config, Handoff, Origin, SendError, SendTo, Stack};

@@ -100,11 +100,18 @@ mod tests {
         let mut data = [0; 14 + LEN];
         assert_eq!(repr.emit(&mut data, 14), Some(LEN));
         assert_eq!(Repr::parse(&data, 14), Ok(repr));
-        assert_eq!(Repr::parse(&data[..data.len() - 1], 14), Err(DropReason::ArpMalformed));
+        assert_eq!(
+            Repr::parse(&data[..data.len() - 1], 14),
+            Err(DropReason::ArpMalformed)
+        );
         for byte in 0..8 {
             let mut bad = data;
             bad[14 + byte] ^= 0x80;
-            assert_eq!(Repr::parse(&bad, 14), Err(DropReason::ArpMalformed), "byte {byte}");
+            assert_eq!(
+                Repr::parse(&bad, 14),
+                Err(DropReason::ArpMalformed),
+                "byte {byte}"
+            );
         }
     }
 }

@@ -89,7 +89,8 @@ impl Sum {
         let add = |sum: Sum, address: Ipv6Addr| {
             let octets = address.octets();
             let (words, _) = octets.as_chunks::<8>();
-            sum.add_word(u64::from_ne_bytes(words[0])).add_word(u64::from_ne_bytes(words[1]))
+            sum.add_word(u64::from_ne_bytes(words[0]))
+                .add_word(u64::from_ne_bytes(words[1]))
         };
         let fields = u64::from(u16::from(protocol).to_be()) + u64::from(len.to_be());
         add(add(Sum(fields), source), destination)
@@ -167,7 +168,11 @@ mod tests {
         let ones = [0xffu8; 1501];
         for len in 0..ones.len() {
             let sum = Sum::ZERO.add_bytes(&ones[..len]);
-            assert_eq!(sum.fold(), oracle(&ones[..len]).to_be(), "{len} bytes of ones");
+            assert_eq!(
+                sum.fold(),
+                oracle(&ones[..len]).to_be(),
+                "{len} bytes of ones"
+            );
         }
     }
 

@@ -50,7 +50,10 @@ pub struct VlanIds {
 
 impl VlanIds {
     /// Untagged.
-    pub const NONE: VlanIds = VlanIds { ids: [0; 2], len: 0 };
+    pub const NONE: VlanIds = VlanIds {
+        ids: [0; 2],
+        len: 0,
+    };
 
     /// At most two identifiers, each 1 to 4094.
     #[must_use]
@@ -102,13 +105,17 @@ impl<'a> Packet<'a> {
     /// [`DropReason::EthernetTruncated`] if the frame ends before its payload begins.
     #[inline]
     pub fn new_checked(data: &'a [u8]) -> Result<Self, DropReason> {
-        let header: &[u8; HEADER_LEN] =
-            data.first_chunk().ok_or(DropReason::EthernetTruncated)?;
+        let header: &[u8; HEADER_LEN] = data.first_chunk().ok_or(DropReason::EthernetTruncated)?;
         let ether_type = be16(header, 12);
         if ether_type == TYPE_VLAN || ether_type == TYPE_SERVICE_VLAN {
             return Self::tagged(data, header, ether_type);
         }
-        Ok(Self { header, vlans: VlanIds::NONE, ether_type, payload_offset: HEADER_LEN })
+        Ok(Self {
+            header,
+            vlans: VlanIds::NONE,
+            ether_type,
+            payload_offset: HEADER_LEN,
+        })
     }
 
     #[cold]
@@ -129,7 +136,12 @@ impl<'a> Packet<'a> {
             ether_type = be16(tag, 2);
             payload_offset += TAG_LEN;
         }
-        Ok(Self { header, vlans, ether_type, payload_offset })
+        Ok(Self {
+            header,
+            vlans,
+            ether_type,
+            payload_offset,
+        })
     }
 
     /// Who it is for.
@@ -208,11 +220,16 @@ impl Repr {
         for (index, (tag, id)) in tags.chunks_exact_mut(TAG_LEN).zip(ids).enumerate() {
             // The outer of two tags is the service tag (IEEE 802.1ad).
             let outer_of_two = index == 0 && ids.len() == 2;
-            let tag_type = if outer_of_two { TYPE_SERVICE_VLAN } else { TYPE_VLAN };
+            let tag_type = if outer_of_two {
+                TYPE_SERVICE_VLAN
+            } else {
+                TYPE_VLAN
+            };
             tag[..2].copy_from_slice(&tag_type.to_be_bytes());
             tag[2..].copy_from_slice(&id.to_be_bytes());
         }
-        data.get_mut(len - 2..len)?.copy_from_slice(&self.ether_type.to_be_bytes());
+        data.get_mut(len - 2..len)?
+            .copy_from_slice(&self.ether_type.to_be_bytes());
         Some(len)
     }
 }
@@ -266,7 +283,10 @@ mod tests {
         data[12..18].copy_from_slice(&[0x81, 0, 0xe0, 0, 0x08, 0]);
         let packet = Packet::new_checked(&data).unwrap();
         assert_eq!(packet.vlans(), VlanIds::NONE);
-        assert_eq!((packet.ether_type(), packet.payload_offset()), (TYPE_IPV4, 18));
+        assert_eq!(
+            (packet.ether_type(), packet.payload_offset()),
+            (TYPE_IPV4, 18)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! ```
 
 use super::checksum::Sum;
-use super::{array_at, be16, chunk_at_mut, put};
+use super::{array_at, be16, put};
 use crate::counters::DropReason;
 use core::ops::Range;
 
@@ -67,7 +67,11 @@ impl<'a> Packet<'a> {
         if !Sum::ZERO.add_bytes(bytes).is_valid() {
             return Err(DropReason::IcmpChecksum);
         }
-        Ok(Self { header, offset, len: bytes.len() })
+        Ok(Self {
+            header,
+            offset,
+            len: bytes.len(),
+        })
     }
 
     /// One of [`kind`].
@@ -102,6 +106,17 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The bytes of a header, checksum included, in front of a body that stands elsewhere.
+#[must_use]
+pub fn header(kind: u8, code: u8, rest: [u8; 4], body: &[u8]) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    put(&mut header, 0, [kind, code]);
+    put(&mut header, 4, rest);
+    let checksum = Sum::ZERO.add_bytes(&header).add_bytes(body).checksum();
+    put(&mut header, 2, checksum);
+    header
+}
+
 /// Writes a header and the checksum over it and `body_len` bytes that are there already; `None` if
 /// there is no room. Returns the length of the message.
 #[must_use]
@@ -115,12 +130,8 @@ pub fn emit(
 ) -> Option<usize> {
     let len = HEADER_LEN + body_len;
     let bytes = data.get_mut(offset..offset + len)?;
-    let header: &mut [u8; HEADER_LEN] = chunk_at_mut(bytes, 0)?;
-    put(header, 0, [kind, code, 0, 0]);
-    put(header, 4, rest);
-    let checksum = Sum::ZERO.add_bytes(bytes).checksum();
-    let header: &mut [u8; HEADER_LEN] = chunk_at_mut(bytes, 0)?;
-    put(header, 2, checksum);
+    let (field, body) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+    *field = header(kind, code, rest, body);
     Some(len)
 }
 
@@ -131,9 +142,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_every_flipped_bit_is_seen() {
         let mut data = *b"..........body.";
-        assert_eq!(emit(&mut data, 2, kind::UNREACHABLE, 4, [0, 0, 5, 0xdc], 5), Some(13));
+        assert_eq!(
+            emit(&mut data, 2, kind::UNREACHABLE, 4, [0, 0, 5, 0xdc], 5),
+            Some(13)
+        );
         let packet = Packet::new_checked(&data, 2..15).unwrap();
-        assert_eq!((packet.kind(), packet.code(), packet.next_hop_mtu()), (3, 4, 1500));
+        assert_eq!(
+            (packet.kind(), packet.code(), packet.next_hop_mtu()),
+            (3, 4, 1500)
+        );
         assert_eq!(packet.body(), 10..15);
         for byte in 2..15 {
             for bit in 0..8 {

@@ -5,7 +5,7 @@
 //! ```
 
 use super::checksum::Sum;
-use super::{array_at, chunk_at_mut, protocol, put};
+use super::{array_at, protocol, put};
 use crate::counters::DropReason;
 use core::net::Ipv6Addr;
 use core::ops::Range;
@@ -67,7 +67,11 @@ impl<'a> Packet<'a> {
         if !sum.is_valid() {
             return Err(DropReason::IcmpChecksum);
         }
-        Ok(Self { header, offset, len: bytes.len() })
+        Ok(Self {
+            header,
+            offset,
+            len: bytes.len(),
+        })
     }
 
     /// One of [`kind`].
@@ -95,26 +99,40 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The bytes of a header, checksum included, in front of a body that stands elsewhere; `None` if the
+/// message is longer than 65,535 bytes.
+#[must_use]
+pub fn header(
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    (kind, code): (u8, u8),
+    rest: [u8; 4],
+    body: &[u8],
+) -> Option<[u8; HEADER_LEN]> {
+    let len = u16::try_from(HEADER_LEN + body.len()).ok()?;
+    let mut header = [0; HEADER_LEN];
+    put(&mut header, 0, [kind, code]);
+    put(&mut header, 4, rest);
+    let pseudo = Sum::pseudo_v6(source, destination, protocol::ICMPV6, len);
+    let checksum = pseudo.add_bytes(&header).add_bytes(body).checksum();
+    put(&mut header, 2, checksum);
+    Some(header)
+}
+
 /// Writes a header and the checksum over it and `body_len` bytes that are there already; `None` if
 /// there is no room. Returns the length of the message.
 #[must_use]
 pub fn emit(
     data: &mut [u8],
     offset: usize,
-    (source, destination): (Ipv6Addr, Ipv6Addr),
-    (kind, code): (u8, u8),
+    addresses: (Ipv6Addr, Ipv6Addr),
+    message: (u8, u8),
     rest: [u8; 4],
     body_len: usize,
 ) -> Option<usize> {
     let len = HEADER_LEN + body_len;
-    let len16 = u16::try_from(len).ok()?;
     let bytes = data.get_mut(offset..offset + len)?;
-    let header: &mut [u8; HEADER_LEN] = chunk_at_mut(bytes, 0)?;
-    put(header, 0, [kind, code, 0, 0]);
-    put(header, 4, rest);
-    let sum = Sum::pseudo_v6(source, destination, protocol::ICMPV6, len16).add_bytes(bytes);
-    let header: &mut [u8; HEADER_LEN] = chunk_at_mut(bytes, 0)?;
-    put(header, 2, sum.checksum());
+    let (field, body) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+    *field = header(addresses, message, rest, body)?;
     Some(len)
 }
 
@@ -128,9 +146,15 @@ mod tests {
         let destination: Ipv6Addr = "2001:db8::2".parse().unwrap();
         let mut data = *b"..........body.";
         let addresses = (source, destination);
-        assert_eq!(emit(&mut data, 2, addresses, (2, 0), [0, 0, 5, 0], 5), Some(13));
+        assert_eq!(
+            emit(&mut data, 2, addresses, (2, 0), [0, 0, 5, 0], 5),
+            Some(13)
+        );
         let packet = Packet::new_checked(&data, 2..15, source, destination).unwrap();
-        assert_eq!((packet.kind(), packet.code(), packet.rest()), (2, 0, [0, 0, 5, 0]));
+        assert_eq!(
+            (packet.kind(), packet.code(), packet.rest()),
+            (2, 0, [0, 0, 5, 0])
+        );
         assert_eq!(packet.body(), 10..15);
         for byte in 2..15 {
             for bit in 0..8 {

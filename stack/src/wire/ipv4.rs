@@ -73,8 +73,7 @@ impl<'a> Packet<'a> {
     /// The [`DropReason`] of the first check that fails.
     #[inline]
     pub fn new_embedded(data: &'a [u8], offset: usize) -> Result<Self, DropReason> {
-        let header: &[u8; HEADER_LEN] =
-            chunk_at(data, offset).ok_or(DropReason::Ipv4Truncated)?;
+        let header: &[u8; HEADER_LEN] = chunk_at(data, offset).ok_or(DropReason::Ipv4Truncated)?;
         let header_len = usize::from(header[0] & 0x0f) * 4;
         if header[0] != 0x45 {
             // RFC 1122 §3.2.1.1: silently discard a version other than 4.
@@ -89,7 +88,12 @@ impl<'a> Packet<'a> {
         if total_len < header_len {
             return Err(DropReason::Ipv4TotalLength);
         }
-        Ok(Self { header, offset, header_len, total_len })
+        Ok(Self {
+            header,
+            offset,
+            header_len,
+            total_len,
+        })
     }
 
     /// Walks the options; returns the sum of the whole header.
@@ -265,7 +269,9 @@ impl Repr {
                 (piece.identification, more | (piece.offset / 8))
             }
         };
-        let total_len = self.payload_len.saturating_add(HEADER_LEN as u16);
+        const HEADER: u16 = 20;
+        const _: () = assert!(HEADER as usize == HEADER_LEN);
+        let total_len = self.payload_len.saturating_add(HEADER);
         put(header, 0, [0x45, self.tos]);
         put(header, 2, total_len.to_be_bytes());
         put(header, 4, identification.to_be_bytes());
@@ -320,18 +326,34 @@ mod tests {
         let data = packet(&repr());
         let packet = Packet::new_checked(&data, 4).unwrap();
         assert_eq!(packet.payload(), 24..36);
-        assert_eq!((packet.source(), packet.destination()), (repr().source, repr().destination));
-        assert_eq!((packet.ttl(), packet.protocol(), packet.tos()), (64, 17, 0x2e << 2));
+        assert_eq!(
+            (packet.source(), packet.destination()),
+            (repr().source, repr().destination)
+        );
+        assert_eq!(
+            (packet.ttl(), packet.protocol(), packet.tos()),
+            (64, 17, 0x2e << 2)
+        );
         assert!(packet.dont_fragment() && !packet.is_fragment());
     }
 
     #[test]
     fn fragments_say_where_they_belong() {
-        let piece = Fragment { identification: 77, offset: 1480, more: true };
-        let data = packet(&Repr { fragment: Some(piece), ..repr() });
+        let piece = Fragment {
+            identification: 77,
+            offset: 1480,
+            more: true,
+        };
+        let data = packet(&Repr {
+            fragment: Some(piece),
+            ..repr()
+        });
         let packet = Packet::new_checked(&data, 4).unwrap();
         assert!(packet.is_fragment() && packet.more_fragments() && !packet.dont_fragment());
-        assert_eq!((packet.identification(), packet.fragment_offset()), (77, 1480));
+        assert_eq!(
+            (packet.identification(), packet.fragment_offset()),
+            (77, 1480)
+        );
     }
 
     #[test]
@@ -372,7 +394,11 @@ mod tests {
             (&[1, 137, 3, 4], DropReason::Ipv4SourceRoute),
         ] {
             let data = with_options(options);
-            assert_eq!(Packet::new_checked(&data, 4).unwrap_err(), reason, "{options:?}");
+            assert_eq!(
+                Packet::new_checked(&data, 4).unwrap_err(),
+                reason,
+                "{options:?}"
+            );
         }
     }
 }

@@ -47,7 +47,10 @@ pub struct Report {
 
 impl From<DropReason> for Problem {
     fn from(reason: DropReason) -> Self {
-        Self { reason, report: None }
+        Self {
+            reason,
+            report: None,
+        }
     }
 }
 
@@ -60,8 +63,10 @@ pub struct Fragment {
     pub offset: u16,
     /// Whether more follow.
     pub more: bool,
-    /// Offset, from the start of the packet, of the next-header byte that says "fragment".
-    pub next_header_offset: u16,
+    /// What the fragmentable part begins with.
+    pub next_header: u8,
+    /// Offset, from the start of the packet, of the byte that says that a fragment header follows.
+    pub named_at: u16,
 }
 
 /// A packet whose header is whole and whose extension headers have been walked.
@@ -112,13 +117,21 @@ impl<'a> Packet<'a> {
         Ok(this)
     }
 
+    /// Reads the fixed header alone, of a packet whose extension headers could not be read.
+    ///
+    /// # Errors
+    /// The reason it cannot be read either.
+    pub fn new_fixed(data: &'a [u8], offset: usize) -> Result<Self, DropReason> {
+        let (header, payload_len) = Self::fixed_header(data, offset)?;
+        Ok(Self::at(header, offset, payload_len))
+    }
+
     #[inline]
     fn fixed_header(
         data: &'a [u8],
         offset: usize,
     ) -> Result<(&'a [u8; HEADER_LEN], usize), DropReason> {
-        let header: &[u8; HEADER_LEN] =
-            chunk_at(data, offset).ok_or(DropReason::Ipv6Truncated)?;
+        let header: &[u8; HEADER_LEN] = chunk_at(data, offset).ok_or(DropReason::Ipv6Truncated)?;
         if header[0] >> 4 != 6 {
             return Err(DropReason::Ipv6Version);
         }
@@ -156,7 +169,9 @@ impl<'a> Packet<'a> {
                 protocol::AUTHENTICATION => (usize::from(first[1]) + 2) * 4,
                 _ => (usize::from(first[1]) + 1) * 8,
             };
-            let header = data.get(at..at + len).ok_or(DropReason::Ipv6ExtensionHeader)?;
+            let header = data
+                .get(at..at + len)
+                .ok_or(DropReason::Ipv6ExtensionHeader)?;
             match self.protocol {
                 // RFC 8200 §4.1: hop-by-hop options stand directly behind the IPv6 header; anywhere
                 // else "0" is an unrecognised next header.
@@ -182,8 +197,9 @@ impl<'a> Packet<'a> {
                         identification: u32::from_be_bytes(array_at(first, 4)),
                         offset: word & 0xfff8,
                         more: word & 1 != 0,
-                        // Bounded by EXTENSION_HEADERS_MAX * 2048.
-                        next_header_offset: self.protocol_offset as u16,
+                        next_header: first[0],
+                        named_at: u16::try_from(self.protocol_offset)
+                            .map_err(|_| DropReason::Ipv6ExtensionHeader)?,
                     });
                 }
                 _ => {}
@@ -191,8 +207,12 @@ impl<'a> Packet<'a> {
             self.protocol_offset = at - self.offset;
             self.protocol = first[0];
             self.payload_offset = at + len;
-            // What follows in any but the first piece is not a header.
-            if self.fragment.is_some_and(|fragment| fragment.offset > 0) {
+            // What follows belongs to the datagram that the pieces make, and is read there. Only a
+            // "fragment" that is the whole datagram (RFC 6946), and a quoted one, go on from here.
+            let in_pieces = self
+                .fragment
+                .is_some_and(|piece| piece.offset > 0 || (piece.more && !embedded));
+            if in_pieces {
                 return Ok(());
             }
         }
@@ -200,7 +220,11 @@ impl<'a> Packet<'a> {
     }
 
     fn report(&self, code: u8, pointer: usize) -> Report {
-        Report { code, pointer: u32::try_from(pointer).unwrap_or(u32::MAX), even_multicast: false }
+        Report {
+            code,
+            pointer: u32::try_from(pointer).unwrap_or(u32::MAX),
+            even_multicast: false,
+        }
     }
 
     /// The report for a payload protocol that nobody here speaks (RFC 8200 §4).
@@ -223,6 +247,13 @@ impl<'a> Packet<'a> {
         self.payload_offset - self.offset
     }
 
+    /// Length of the whole packet as its header says, in bytes; a quoted one may be cut short.
+    #[inline]
+    #[must_use]
+    pub const fn total_len(&self) -> usize {
+        HEADER_LEN + be16(self.header, 4) as usize
+    }
+
     /// Where the transport header and payload lie, in bytes from the start of the frame.
     #[inline]
     #[must_use]
@@ -234,7 +265,7 @@ impl<'a> Packet<'a> {
     #[inline]
     #[must_use]
     pub const fn traffic_class(&self) -> u8 {
-        (be16(self.header, 0) >> 4) as u8
+        self.header[0] << 4 | self.header[1] >> 4
     }
 
     /// Hop limit.
@@ -313,7 +344,10 @@ fn check_options(header: &[u8], start: usize) -> Result<(), Problem> {
                 even_multicast: kind >> 6 == 2,
             };
             let report = (kind >> 6 != 1).then_some(report);
-            return Err(Problem { reason: DropReason::Ipv6Option, report });
+            return Err(Problem {
+                reason: DropReason::Ipv6Option,
+                report,
+            });
         }
         at = end;
     }
@@ -345,8 +379,7 @@ impl Repr {
     #[must_use]
     pub fn emit(&self, data: &mut [u8], offset: usize) -> Option<usize> {
         let header: &mut [u8; HEADER_LEN] = chunk_at_mut(data, offset)?;
-        let word =
-            6 << 28 | u32::from(self.traffic_class) << 20 | (self.flow_label & 0x000f_ffff);
+        let word = 6 << 28 | u32::from(self.traffic_class) << 20 | (self.flow_label & 0x000f_ffff);
         put(header, 0, word.to_be_bytes());
         put(header, 4, self.payload_len.to_be_bytes());
         put(header, 6, [self.next_header, self.hop_limit]);
@@ -368,7 +401,11 @@ pub fn emit_fragment_header(
 ) -> Option<usize> {
     let header: &mut [u8; FRAGMENT_HEADER_LEN] = chunk_at_mut(data, offset)?;
     put(header, 0, [next_header, 0]);
-    put(header, 2, ((piece_offset & 0xfff8) | u16::from(more)).to_be_bytes());
+    put(
+        header,
+        2,
+        ((piece_offset & 0xfff8) | u16::from(more)).to_be_bytes(),
+    );
     put(header, 4, identification.to_be_bytes());
     Some(FRAGMENT_HEADER_LEN)
 }
@@ -395,7 +432,9 @@ mod tests {
     }
 
     fn problem(next_header: u8, payload: &[u8]) -> Problem {
-        Packet::new_checked(&packet(next_header, payload), 3).map(|_| ()).unwrap_err()
+        Packet::new_checked(&packet(next_header, payload), 3)
+            .map(|_| ())
+            .unwrap_err()
     }
 
     #[test]
@@ -406,7 +445,10 @@ mod tests {
         assert_eq!((packet.protocol(), packet.hop_limit()), (protocol::UDP, 64));
         assert_eq!(packet.traffic_class(), 0xb8);
         assert_eq!(packet.source(), "2001:db8::1".parse::<Ipv6Addr>().unwrap());
-        assert_eq!(packet.destination(), "2001:db8::2".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            packet.destination(),
+            "2001:db8::2".parse::<Ipv6Addr>().unwrap()
+        );
         assert!(packet.fragment().is_none());
     }
 
@@ -434,43 +476,72 @@ mod tests {
         let fragment = packet.fragment().unwrap();
         assert_eq!((fragment.offset, fragment.more), (0x05a8, true));
         assert_eq!(fragment.identification, 0x0102_0304);
-        assert_eq!(fragment.next_header_offset, 6);
+        assert_eq!((fragment.named_at, fragment.next_header), (6, 0));
         assert_eq!(packet.payload().len(), 8);
     }
 
     #[test]
     fn every_lie_has_its_reason() {
         let good = packet(protocol::UDP, &[0; 8]);
-        for (len, reason) in
-            [(42, DropReason::Ipv6Truncated), (50, DropReason::Ipv6PayloadLength)]
-        {
-            let short = Packet::new_checked(&good[..len], 3).map(|_| ()).unwrap_err();
+        for (len, reason) in [
+            (42, DropReason::Ipv6Truncated),
+            (50, DropReason::Ipv6PayloadLength),
+        ] {
+            let short = Packet::new_checked(&good[..len], 3)
+                .map(|_| ())
+                .unwrap_err();
             assert_eq!(short.reason, reason);
         }
         let mut bad = good;
         bad[3] = 0x45;
-        assert_eq!(Packet::new_checked(&bad, 3).unwrap_err().reason, DropReason::Ipv6Version);
+        assert_eq!(
+            Packet::new_checked(&bad, 3).unwrap_err().reason,
+            DropReason::Ipv6Version
+        );
 
-        assert_eq!(problem(0, &[17, 1, 0, 0, 0, 0, 0, 0]).reason, DropReason::Ipv6ExtensionHeader);
-        assert_eq!(problem(60, &[17, 0, 9, 9, 0, 0, 0, 0]).reason, DropReason::Ipv6ExtensionHeader);
+        assert_eq!(
+            problem(0, &[17, 1, 0, 0, 0, 0, 0, 0]).reason,
+            DropReason::Ipv6ExtensionHeader
+        );
+        assert_eq!(
+            problem(60, &[17, 0, 9, 9, 0, 0, 0, 0]).reason,
+            DropReason::Ipv6ExtensionHeader
+        );
         let misplaced = problem(60, &[0, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0]);
-        assert_eq!(misplaced.report.map(|report| (report.code, report.pointer)), Some((1, 40)));
+        assert_eq!(
+            misplaced.report.map(|report| (report.code, report.pointer)),
+            Some((1, 40))
+        );
         let routed = problem(43, &[17, 0, 0, 1, 0, 0, 0, 0]);
         assert_eq!(routed.reason, DropReason::Ipv6RoutingHeader);
-        assert_eq!(routed.report.map(|report| (report.code, report.pointer)), Some((0, 42)));
+        assert_eq!(
+            routed.report.map(|report| (report.code, report.pointer)),
+            Some((0, 42))
+        );
         let endless: Vec<u8> = [60, 0, 1, 4, 0, 0, 0, 0].repeat(EXTENSION_HEADERS_MAX + 1);
-        assert_eq!(problem(60, &endless).reason, DropReason::Ipv6ExtensionHeader);
+        assert_eq!(
+            problem(60, &endless).reason,
+            DropReason::Ipv6ExtensionHeader
+        );
     }
 
     #[test]
     fn unknown_options_say_what_to_do() {
         let with = |kind: u8| packet(60, &[17, 0, 1, 0, kind, 2, 0, 0]);
         assert!(Packet::new_checked(&with(0x1f), 3).is_ok());
-        for (kind, report) in [(0x5f, None), (0x9f, Some((2, 44, true))), (0xdf, Some((2, 44, false)))]
-        {
+        for (kind, report) in [
+            (0x5f, None),
+            (0x9f, Some((2, 44, true))),
+            (0xdf, Some((2, 44, false))),
+        ] {
             let problem = Packet::new_checked(&with(kind), 3).map(|_| ()).unwrap_err();
             assert_eq!(problem.reason, DropReason::Ipv6Option);
-            assert_eq!(problem.report.map(|r| (r.code, r.pointer, r.even_multicast)), report);
+            assert_eq!(
+                problem
+                    .report
+                    .map(|r| (r.code, r.pointer, r.even_multicast)),
+                report
+            );
         }
     }
 }

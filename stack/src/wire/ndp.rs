@@ -111,14 +111,30 @@ impl Repr {
         destination: Ipv6Addr,
     ) -> Option<usize> {
         let (kind, target, mac, option, flags) = match *self {
-            Self::Solicitation { target, source_mac } => {
-                (icmpv6::kind::NEIGHBOR_SOLICITATION, target, source_mac, OPTION_SOURCE, 0)
-            }
-            Self::Advertisement { target, target_mac, router, solicited, overrides } => {
+            Self::Solicitation { target, source_mac } => (
+                icmpv6::kind::NEIGHBOR_SOLICITATION,
+                target,
+                source_mac,
+                OPTION_SOURCE,
+                0,
+            ),
+            Self::Advertisement {
+                target,
+                target_mac,
+                router,
+                solicited,
+                overrides,
+            } => {
                 let flags = if router { FLAG_ROUTER } else { 0 }
                     | if solicited { FLAG_SOLICITED } else { 0 }
                     | if overrides { FLAG_OVERRIDE } else { 0 };
-                (icmpv6::kind::NEIGHBOR_ADVERTISEMENT, target, target_mac, OPTION_TARGET, flags)
+                (
+                    icmpv6::kind::NEIGHBOR_ADVERTISEMENT,
+                    target,
+                    target_mac,
+                    OPTION_TARGET,
+                    flags,
+                )
             }
         };
         let body = offset + icmpv6::HEADER_LEN;
@@ -130,7 +146,14 @@ impl Repr {
             put(field, 2, mac);
             body_len += 8;
         }
-        icmpv6::emit(data, offset, (source, destination), (kind, 0), [flags, 0, 0, 0], body_len)
+        icmpv6::emit(
+            data,
+            offset,
+            (source, destination),
+            (kind, 0),
+            [flags, 0, 0, 0],
+            body_len,
+        )
     }
 }
 
@@ -156,7 +179,11 @@ fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, 
         }
         options = rest;
     }
-    if options.is_empty() { Ok(found) } else { Err(DropReason::NdpMalformed) }
+    if options.is_empty() {
+        Ok(found)
+    } else {
+        Err(DropReason::NdpMalformed)
+    }
 }
 
 #[cfg(test)]
@@ -171,8 +198,7 @@ mod tests {
         let (source, destination) = (addr(source), addr(destination));
         let mut data = [0; 4 + LEN_WITH_OPTION];
         let len = repr.emit(&mut data, 4, source, destination).unwrap();
-        let message =
-            icmpv6::Packet::new_checked(&data, 4..4 + len, source, destination).unwrap();
+        let message = icmpv6::Packet::new_checked(&data, 4..4 + len, source, destination).unwrap();
         Repr::parse(&data, &message, HOP_LIMIT, source, destination)
     }
 
@@ -180,7 +206,10 @@ mod tests {
     fn what_is_written_is_read() {
         let mac = Some([2, 0, 0, 0, 0, 1]);
         let target = addr("2001:db8::1:2");
-        let ask = Repr::Solicitation { target, source_mac: mac };
+        let ask = Repr::Solicitation {
+            target,
+            source_mac: mac,
+        };
         assert_eq!(round_trip(ask, "fe80::1", "ff02::1:ff01:2"), Ok(Some(ask)));
         let tell = Repr::Advertisement {
             target,
@@ -195,13 +224,22 @@ mod tests {
     #[test]
     fn rfc_4861_section_7_1_is_obeyed() {
         let target = addr("2001:db8::1:2");
-        let probe = Repr::Solicitation { target, source_mac: None };
+        let probe = Repr::Solicitation {
+            target,
+            source_mac: None,
+        };
         assert_eq!(round_trip(probe, "::", "ff02::1:ff01:2"), Ok(Some(probe)));
         let malformed = Err(DropReason::NdpMalformed);
         assert_eq!(round_trip(probe, "::", "2001:db8::1:2"), malformed);
-        let with_mac = Repr::Solicitation { target, source_mac: Some([2, 0, 0, 0, 0, 1]) };
+        let with_mac = Repr::Solicitation {
+            target,
+            source_mac: Some([2, 0, 0, 0, 0, 1]),
+        };
         assert_eq!(round_trip(with_mac, "::", "ff02::1:ff01:2"), malformed);
-        let group = Repr::Solicitation { target: addr("ff02::1"), source_mac: None };
+        let group = Repr::Solicitation {
+            target: addr("ff02::1"),
+            source_mac: None,
+        };
         assert_eq!(round_trip(group, "fe80::1", "ff02::1:ff01:2"), malformed);
         let shout = Repr::Advertisement {
             target,
@@ -215,9 +253,19 @@ mod tests {
 
     #[test]
     fn impossible_options_are_refused() {
-        assert_eq!(link_layer_option(&[1, 0, 0, 0, 0, 0, 0, 0], 1), Err(DropReason::NdpMalformed));
-        assert_eq!(link_layer_option(&[1, 2, 0, 0, 0, 0, 0, 0], 1), Err(DropReason::NdpMalformed));
+        assert_eq!(
+            link_layer_option(&[1, 0, 0, 0, 0, 0, 0, 0], 1),
+            Err(DropReason::NdpMalformed)
+        );
+        assert_eq!(
+            link_layer_option(&[1, 2, 0, 0, 0, 0, 0, 0], 1),
+            Err(DropReason::NdpMalformed)
+        );
         assert_eq!(link_layer_option(&[1], 1), Err(DropReason::NdpMalformed));
-        assert_eq!(link_layer_option(&[1, 1, 3, 0, 0, 0, 0, 0], 1), Ok(None), "a group address");
+        assert_eq!(
+            link_layer_option(&[1, 1, 3, 0, 0, 0, 0, 0], 1),
+            Ok(None),
+            "a group address"
+        );
     }
 }

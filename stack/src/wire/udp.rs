@@ -7,7 +7,7 @@
 //! ├──────────── length ─────────────┼─────────── checksum ─────────┤
 //! ```
 
-use super::{be16, chunk_at, chunk_at_mut, put};
+use super::{be16, chunk_at, put};
 use crate::counters::DropReason;
 use crate::wire::checksum::Sum;
 use core::ops::Range;
@@ -51,7 +51,11 @@ impl<'a> Packet<'a> {
         }
         // RFC 768 lets a datagram be shorter than its IP payload; the rest is not ours to read.
         let bytes = bytes.get(..len).ok_or(DropReason::UdpLength)?;
-        Ok(Self { header, bytes, offset })
+        Ok(Self {
+            header,
+            bytes,
+            offset,
+        })
     }
 
     /// Checks the checksum against a pseudo-header sum that `pseudo` makes for the given length.
@@ -109,6 +113,29 @@ pub fn embedded_ports(data: &[u8], offset: usize) -> Option<(u16, u16)> {
     Some((be16(ports, 0), be16(ports, 2)))
 }
 
+/// The bytes of a header, checksum included, in front of a payload that stands elsewhere. `len` is
+/// that of header and payload, in bytes, and `pseudo` the pseudo-header's sum for it.
+#[inline]
+#[must_use]
+pub fn header(
+    source_port: u16,
+    destination_port: u16,
+    len: u16,
+    pseudo: Sum,
+    payload: &[u8],
+) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    put(&mut header, 0, source_port.to_be_bytes());
+    put(&mut header, 2, destination_port.to_be_bytes());
+    put(&mut header, 4, len.to_be_bytes());
+    let sum = pseudo
+        .add_be16(source_port)
+        .add_be16(destination_port)
+        .add_be16(len);
+    put(&mut header, 6, sum.add_bytes(payload).checksum_udp());
+    header
+}
+
 /// Writes header and checksum at `offset` of `data`, in front of `payload_len` bytes that are there
 /// already. `pseudo` makes the pseudo-header sum for a length; `None` if the datagram does not fit.
 #[inline]
@@ -124,16 +151,8 @@ pub fn emit(
     let len = HEADER_LEN + payload_len;
     let len16 = u16::try_from(len).ok()?;
     let bytes = data.get_mut(offset..offset + len)?;
-    {
-        let header: &mut [u8; HEADER_LEN] = chunk_at_mut(bytes, 0)?;
-        put(header, 0, source_port.to_be_bytes());
-        put(header, 2, destination_port.to_be_bytes());
-        put(header, 4, len16.to_be_bytes());
-        put(header, 6, [0, 0]);
-    }
-    let checksum = pseudo(len16).add_bytes(bytes).checksum_udp();
-    let header: &mut [u8; HEADER_LEN] = chunk_at_mut(bytes, 0)?;
-    put(header, 6, checksum);
+    let (field, payload) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+    *field = header(source_port, destination_port, len16, pseudo(len16), payload);
     Some(len)
 }
 
@@ -143,7 +162,12 @@ mod tests {
     use core::net::Ipv4Addr;
 
     fn pseudo(len: u16) -> Sum {
-        Sum::pseudo_v4(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2), 17, len)
+        Sum::pseudo_v4(
+            Ipv4Addr::new(192, 0, 2, 1),
+            Ipv4Addr::new(192, 0, 2, 2),
+            17,
+            len,
+        )
     }
 
     fn datagram() -> [u8; 2 + 8 + 5 + 3] {

@@ -1,0 +1,281 @@
+//! What applications do with UDP sockets.
+
+use super::Stack;
+use super::output::Hop;
+use super::version::{Header, IpStack, of_version};
+use crate::counters::{DropReason, Event};
+use crate::frame::{Frame, FramePool};
+use crate::ip::address::{Ipv4, Ipv6};
+use crate::time::Instant;
+use crate::udp::{Datagram, Large, Parts, Storage, UdpSocketId, Version};
+use crate::wire::{ethernet, protocol, udp};
+use core::net::SocketAddr;
+
+/// Where a datagram goes, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendTo {
+    /// One of our addresses, and the port the answer should come to.
+    pub local: SocketAddr,
+    /// The receiver, of the same version.
+    pub remote: SocketAddr,
+    /// Type of service or traffic class: DSCP and ECN.
+    pub tos: u8,
+}
+
+/// Why a datagram was not sent. It is counted as a drop under the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendError(pub DropReason);
+
+impl core::fmt::Display for SendError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.0.help())
+    }
+}
+
+impl core::error::Error for SendError {}
+
+impl<P: FramePool> Stack<P> {
+    /// Takes the oldest datagram out of a socket's queue.
+    #[inline]
+    pub fn udp_recv(&mut self, id: UdpSocketId) -> Option<Datagram<P::Frame>> {
+        self.udp.get_mut(id)?.queue.pop_front()
+    }
+
+    /// Datagrams waiting in a socket's queue.
+    #[must_use]
+    pub fn udp_recv_len(&mut self, id: UdpSocketId) -> usize {
+        self.udp.get_mut(id).map_or(0, |socket| socket.queue.len())
+    }
+
+    /// Gives a datagram's buffer back.
+    #[inline]
+    pub fn udp_release(&mut self, pool: &mut P, datagram: Datagram<P::Frame>) {
+        match datagram.0 {
+            Storage::Frame { frame, .. } => pool.give(frame),
+            Storage::Large(large) => self.large.push(large.buffer),
+        }
+    }
+
+    /// Drops a datagram for a reason of the application's.
+    pub fn udp_discard(&mut self, pool: &mut P, datagram: Datagram<P::Frame>, reason: DropReason) {
+        self.drops.count(reason);
+        self.udp_release(pool, datagram);
+    }
+
+    /// Sends a datagram's payload back to where it came from, in the frame it came in. It leaves
+    /// from the address it was sent to (RFC 1122 §4.1.3.5).
+    ///
+    /// # Errors
+    /// [`SendError`]; the datagram's buffer has been given back.
+    #[inline]
+    pub fn udp_reply(
+        &mut self,
+        pool: &mut P,
+        datagram: Datagram<P::Frame>,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        match datagram.0 {
+            Storage::Frame { mut frame, parts } => {
+                let turned = match parts.version {
+                    Version::V4 => self.turn_round::<Ipv4>(pool, &mut frame, parts, now),
+                    Version::V6 => self.turn_round::<Ipv6>(pool, &mut frame, parts, now),
+                };
+                match turned {
+                    Ok(()) => {
+                        self.transmit(pool, frame);
+                        Ok(())
+                    }
+                    Err(reason) => self.reply_elsewise(pool, frame, parts, reason, now),
+                }
+            }
+            Storage::Large(large) => self.reply_large(pool, large, now),
+        }
+    }
+
+    /// Writes the reply's headers over the request's.
+    #[inline]
+    fn turn_round<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &mut P::Frame,
+        parts: Parts,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let ip = usize::from(parts.ip_offset);
+        let payload = usize::from(parts.payload_offset);
+        let payload_len = usize::from(parts.payload_len);
+        // IP options or extension headers: the reply's headers are shorter, see `reply_elsewise`.
+        if payload - ip != I::RUNTIME.headers_len() {
+            return Err(DropReason::FrameTooLong);
+        }
+        let data = frame.data();
+        let (remote, local) = I::addresses(data, ip).ok_or(DropReason::FrameTooLong)?;
+        let udp_offset = payload - udp::HEADER_LEN;
+        let (remote_port, local_port) =
+            udp::embedded_ports(data, udp_offset).ok_or(DropReason::FrameTooLong)?;
+        let hop = self
+            .next_hop::<I>(pool, remote, local, now)
+            .or_else(|reason| {
+                // The neighbour is being looked for: meanwhile the sender's own router or the sender
+                // itself, who handed us this packet, will do for its answer.
+                self.hop_of_packet::<I>(data, remote, reason)
+            })?;
+        let udp_len = udp::HEADER_LEN + payload_len;
+        if payload - ip + payload_len > usize::from(hop.mtu) || hop.may_fragment {
+            return Err(DropReason::TxTooLong);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most the MTU, checked above"
+        )]
+        let header = Header::<I> {
+            source: local,
+            destination: remote,
+            protocol: protocol::UDP,
+            tos: 0,
+            ttl: self.config.ttl,
+            fragmentable: None,
+            payload_len: udp_len as u16,
+        };
+        let mac = self.link.mac;
+        frame.set_len(payload + payload_len);
+        let data = frame.data_mut();
+        ethernet::turn_round(data, hop.mac, mac);
+        I::emit(data, ip, header).ok_or(DropReason::FrameTooLong)?;
+        let pseudo = |len| I::pseudo(local, remote, protocol::UDP, len);
+        udp::emit(
+            data,
+            udp_offset,
+            local_port,
+            remote_port,
+            payload_len,
+            pseudo,
+        )
+        .ok_or(DropReason::FrameTooLong)?;
+        self.events.count(Event::UdpTx);
+        self.events.add(Event::UdpTxBytes, payload_len as u64);
+        Ok(())
+    }
+
+    /// A reply that cannot go out in its request's frame: the request had options, the reply is
+    /// longer than the path carries, or there is no next hop.
+    #[cold]
+    fn reply_elsewise(
+        &mut self,
+        pool: &mut P,
+        frame: P::Frame,
+        parts: Parts,
+        reason: DropReason,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        if !matches!(reason, DropReason::FrameTooLong | DropReason::TxTooLong) {
+            self.discard(pool, frame, reason);
+            return Err(SendError(reason));
+        }
+        let datagram = Datagram(Storage::Frame { frame, parts });
+        let to = SendTo {
+            local: datagram.local(),
+            remote: datagram.remote(),
+            tos: 0,
+        };
+        let stamps = datagram.stamps();
+        let result = self.send_stamped(pool, to, datagram.payload(), stamps, now);
+        self.udp_release(pool, datagram);
+        result
+    }
+
+    fn reply_large(&mut self, pool: &mut P, large: Large, now: Instant) -> Result<(), SendError> {
+        let to = SendTo {
+            local: large.local,
+            remote: large.remote,
+            tos: 0,
+        };
+        let payload = large.buffer.get(large.payload.clone()).unwrap_or(&[]);
+        let result = self.send_stamped(pool, to, payload, large.stamps, now);
+        self.large.push(large.buffer);
+        result
+    }
+
+    /// Sends a datagram, copying `payload` (at most 65,507 bytes over IPv4, 65,527 over IPv6). One
+    /// longer than the path carries goes out in fragments.
+    ///
+    /// # Errors
+    /// [`SendError`]: no route, no frame, queue full, too long, versions that differ.
+    pub fn udp_send(
+        &mut self,
+        pool: &mut P,
+        to: SendTo,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.send_stamped(pool, to, payload, crate::frame::Stamps::default(), now)
+    }
+
+    fn send_stamped(
+        &mut self,
+        pool: &mut P,
+        to: SendTo,
+        payload: &[u8],
+        stamps: crate::frame::Stamps,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        let result = match to.remote {
+            SocketAddr::V4(_) => self.send_version::<Ipv4>(pool, to, payload, stamps, now),
+            SocketAddr::V6(_) => self.send_version::<Ipv6>(pool, to, payload, stamps, now),
+        };
+        match result {
+            Ok(()) => {
+                self.events.count(Event::UdpTx);
+                self.events.add(Event::UdpTxBytes, payload.len() as u64);
+                Ok(())
+            }
+            Err(reason) => {
+                self.drops.count(reason);
+                Err(SendError(reason))
+            }
+        }
+    }
+
+    fn send_version<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        to: SendTo,
+        payload: &[u8],
+        stamps: crate::frame::Stamps,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let no_route = DropReason::TxNoRoute;
+        let local = of_version::<I>(to.local.ip()).ok_or(no_route)?;
+        let remote = of_version::<I>(to.remote.ip()).ok_or(no_route)?;
+        if to.remote.port() == 0 {
+            return Err(DropReason::UdpPortZero);
+        }
+        let header = super::output::UdpHeader::<I> {
+            local,
+            remote,
+            local_port: to.local.port(),
+            remote_port: to.remote.port(),
+            tos: to.tos,
+        };
+        self.send_udp(pool, header, payload, stamps, now)
+    }
+
+    /// The Ethernet source of a received frame as the next hop of its answer.
+    #[cold]
+    fn hop_of_packet<I: IpStack>(
+        &mut self,
+        data: &[u8],
+        remote: I::Addr,
+        reason: DropReason,
+    ) -> Result<Hop, DropReason> {
+        if reason != DropReason::TxNeighborUnresolved {
+            return Err(reason);
+        }
+        let ethernet = ethernet::Packet::new_checked(data)?;
+        if ethernet::is_group(ethernet.source()) {
+            return Err(DropReason::EthernetSourceInvalid);
+        }
+        self.events.count(Event::NeighborFromPacket);
+        Ok(self.hop_through::<I>(ethernet.source(), remote))
+    }
+}

@@ -1,0 +1,422 @@
+//! From the Ethernet header to a socket's queue.
+
+use super::version::IpStack;
+use super::{Disposition, Handoff, Origin, Stack};
+use crate::counters::{DropReason, Event};
+use crate::frame::{Frame, FramePool};
+use crate::ip::address::{Ipv4, Ipv6};
+use crate::link::AddressOwner;
+use crate::socket::demux::Target;
+use crate::time::Instant;
+use crate::udp::{Datagram, Large, Parts, Storage, Version};
+use crate::wire::udp::Verified;
+use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
+use core::net::{IpAddr, SocketAddr};
+use core::ops::Range;
+
+/// What the transport layer needs to know of an IP header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IpMeta<I: IpStack> {
+    pub(super) source: I::Addr,
+    pub(super) destination: I::Addr,
+    /// Where the IP header starts, in bytes from the start of the frame.
+    pub(super) offset: usize,
+    pub(super) tos: u8,
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Looks at a frame from its first byte to its last header.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        pool: &mut P,
+        frame: &mut P::Frame,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        let data = frame.data();
+        let ethernet = ethernet::Packet::new_checked(data)?;
+        let offset = ethernet.payload_offset();
+        let to_us = ethernet.destination() == self.link.mac;
+        if !to_us && !ethernet::is_group(ethernet.destination()) {
+            return Err(DropReason::EthernetNotForUs);
+        }
+        if ethernet.vlans() != self.config.vlans {
+            return Err(DropReason::VlanMismatch);
+        }
+        match ethernet.ether_type() {
+            ethernet::TYPE_IPV4 => self.receive_ipv4(pool, frame, offset, to_us, now),
+            ethernet::TYPE_IPV6 => self.receive_ipv6(pool, frame, offset, to_us, origin, now),
+            ethernet::TYPE_ARP => self.receive_arp(pool, frame, offset, origin, now),
+            _ => Err(DropReason::EtherTypeUnknown),
+        }
+    }
+
+    #[inline]
+    fn receive_ipv4(
+        &mut self,
+        pool: &mut P,
+        frame: &mut P::Frame,
+        offset: usize,
+        to_us: bool,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        let data = frame.data();
+        let packet = ipv4::Packet::new_checked(data, offset)?;
+        let meta = IpMeta::<Ipv4> {
+            source: packet.source(),
+            destination: packet.destination(),
+            offset,
+            tos: packet.tos(),
+        };
+        // RFC 1122 §3.2.1.3: discard silently what claims a source no host may have. §3.3.6: a
+        // frame sent to everybody must hold a datagram for everybody, and we take none of those.
+        if meta.source.is_invalid_source() || self.v4.is_broadcast(meta.source) {
+            return Err(DropReason::Ipv4SourceInvalid);
+        }
+        if !to_us {
+            return Err(DropReason::IpNotLocal);
+        }
+        if packet.is_fragment() {
+            return self.receive_fragment_v4(pool, frame, meta, now);
+        }
+        match packet.protocol() {
+            protocol::UDP => self.receive_udp(pool, frame, meta, packet.payload(), now),
+            protocol::ICMPV4 => {
+                let payload = packet.payload();
+                self.receive_icmpv4(pool, frame, meta, payload, now)
+            }
+            _ => self.refuse_protocol(pool, frame.data(), meta, now),
+        }
+    }
+
+    #[inline]
+    fn receive_ipv6(
+        &mut self,
+        pool: &mut P,
+        frame: &mut P::Frame,
+        offset: usize,
+        to_us: bool,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        let data = frame.data();
+        let packet = match ipv6::Packet::new_checked(data, offset) {
+            Ok(packet) => packet,
+            Err(problem) => return self.report_problem(pool, data, offset, to_us, problem, now),
+        };
+        let meta = IpMeta::<Ipv6> {
+            source: packet.source(),
+            destination: packet.destination(),
+            offset,
+            tos: packet.traffic_class(),
+        };
+        let (protocol, payload) = (packet.protocol(), packet.payload());
+        if protocol == protocol::ICMPV6 && packet.fragment().is_none() {
+            let hop_limit = packet.hop_limit();
+            return self.receive_icmpv6(pool, frame, meta, payload, hop_limit, origin, now);
+        }
+        if meta.source.is_invalid_source() {
+            return Err(DropReason::Ipv6SourceInvalid);
+        }
+        if !to_us {
+            return Err(DropReason::IpNotLocal);
+        }
+        match packet.fragment() {
+            // RFC 6946: a "fragment" that is the whole datagram is processed as one.
+            None
+            | Some(ipv6::Fragment {
+                offset: 0,
+                more: false,
+                ..
+            }) => {}
+            Some(fragment) => {
+                return self.receive_fragment_v6(pool, frame, meta, payload, fragment, now);
+            }
+        }
+        match protocol {
+            protocol::UDP => self.receive_udp(pool, frame, meta, payload, now),
+            protocol::NO_NEXT_HEADER => Ok(Disposition::Done),
+            _ => {
+                let report = packet.unknown_protocol();
+                self.refuse_next_header(pool, frame.data(), meta, report, now)
+            }
+        }
+    }
+
+    /// A UDP datagram that lies in `payload` of the frame.
+    #[inline]
+    fn receive_udp<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        payload: Range<usize>,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        let data = frame.data();
+        let packet = udp::Packet::new_checked(data, payload)?;
+        let port = packet.destination_port();
+        let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
+            return self.refuse_port(pool, data, meta, &packet, now);
+        };
+        self.check_udp(&packet, meta)?;
+        match target {
+            Target::Socket(socket) => {
+                // Every offset lies in a frame, and no frame is longer than 4096 bytes; a datagram
+                // that was reassembled does not come this way.
+                #[expect(clippy::cast_possible_truncation, reason = "offsets within a frame")]
+                let parts = Parts {
+                    ip_offset: meta.offset as u16,
+                    payload_offset: packet.payload().start as u16,
+                    payload_len: packet.payload_len() as u16,
+                    version: I::RUNTIME,
+                };
+                Ok(Disposition::Deliver { socket, parts })
+            }
+            Target::Elsewhere(tag) => {
+                let ports = u32::from(packet.source_port()) << 16 | u32::from(port);
+                let flow = I::flow_hash(&self.key, meta.destination, meta.source, ports);
+                Ok(Disposition::Handoff(Handoff::Service { tag, flow }))
+            }
+        }
+    }
+
+    /// RFC 1122 §4.1.3.4: a datagram with a wrong checksum is discarded silently.
+    #[inline]
+    fn check_udp<I: IpStack>(
+        &mut self,
+        packet: &udp::Packet<'_>,
+        meta: IpMeta<I>,
+    ) -> Result<(), DropReason> {
+        let pseudo = |len| I::pseudo(meta.source, meta.destination, protocol::UDP, len);
+        match packet.verify(pseudo)? {
+            Verified::Right => {}
+            // RFC 8200 §8.1: over IPv6 the checksum is not optional.
+            Verified::Absent if I::RUNTIME == Version::V6 => {
+                return Err(DropReason::UdpChecksumMissing);
+            }
+            Verified::Absent => {}
+            Verified::Incomplete if self.config.accept_incomplete_checksums => {
+                self.events.count(Event::ChecksumIncompleteAccepted);
+            }
+            Verified::Incomplete => return Err(DropReason::UdpChecksumIncomplete),
+        }
+        // RFC 768: port 0 means that no reply is expected; as a destination it is nobody's.
+        if packet.source_port() == 0 {
+            Err(DropReason::UdpPortZero)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Puts a datagram into its socket's queue.
+    #[inline]
+    pub(super) fn enqueue_datagram(
+        &mut self,
+        pool: &mut P,
+        socket: u16,
+        frame: P::Frame,
+        parts: Parts,
+    ) {
+        match self.udp.at_mut(socket) {
+            Some(socket) if socket.queue.len() < socket.limit => {
+                socket
+                    .queue
+                    .push_back(Datagram(Storage::Frame { frame, parts }));
+                self.events.count(Event::UdpRx);
+                self.events
+                    .add(Event::UdpRxBytes, u64::from(parts.payload_len));
+            }
+            Some(_) => self.discard(pool, frame, DropReason::UdpQueueFull),
+            None => self.discard(pool, frame, DropReason::UdpNoSocket),
+        }
+    }
+
+    /// A datagram put together from fragments: headers and payload in `buffer`, whose transport
+    /// part lies in `transport`.
+    pub(super) fn receive_reassembled<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        protocol: u8,
+        mut buffer: alloc::boxed::Box<[u8]>,
+        transport: Range<usize>,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        self.events.count(Event::DatagramReassembled);
+        let result = self.deliver_large(pool, frame, meta, protocol, &mut buffer, transport, now);
+        match result {
+            Ok((socket, payload, remote_port, local_port)) => {
+                let large = Large {
+                    payload,
+                    remote: SocketAddr::new(meta.source.into(), remote_port),
+                    local: SocketAddr::new(meta.destination.into(), local_port),
+                    tos: meta.tos,
+                    stamps: frame.stamps(),
+                    buffer,
+                };
+                let len = large.payload.len() as u64;
+                match self.udp.at_mut(socket) {
+                    Some(socket) if socket.queue.len() < socket.limit => {
+                        socket.queue.push_back(Datagram(Storage::Large(large)));
+                        self.events.count(Event::UdpRx);
+                        self.events.add(Event::UdpRxBytes, len);
+                        Ok(Disposition::Done)
+                    }
+                    _ => {
+                        self.large.push(large.buffer);
+                        Err(DropReason::UdpQueueFull)
+                    }
+                }
+            }
+            Err(outcome) => {
+                self.large.push(buffer);
+                outcome
+            }
+        }
+    }
+
+    /// Finds the socket of a reassembled datagram, or answers it: (socket, payload, ports).
+    #[expect(clippy::type_complexity, reason = "private, read in one place")]
+    fn deliver_large<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        protocol: u8,
+        buffer: &mut [u8],
+        transport: Range<usize>,
+        now: Instant,
+    ) -> Result<(u16, Range<usize>, u16, u16), Result<Disposition, DropReason>> {
+        match protocol {
+            protocol::UDP => {
+                let packet = udp::Packet::new_checked(buffer, transport).map_err(Err)?;
+                let port = packet.destination_port();
+                let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
+                    return Err(self.refuse_port(pool, frame.data(), meta, &packet, now));
+                };
+                self.check_udp(&packet, meta).map_err(Err)?;
+                match target {
+                    Target::Socket(socket) => {
+                        Ok((socket, packet.payload(), packet.source_port(), port))
+                    }
+                    // The whole datagram does not fit a frame of the other worker.
+                    Target::Elsewhere(_) => Err(Err(DropReason::FrameTooLong)),
+                }
+            }
+            protocol::ICMPV4 | protocol::ICMPV6 => {
+                let stamps = frame.stamps();
+                Err(self.echo_large(pool, meta, protocol, buffer, transport, stamps, now))
+            }
+            _ => Err(Err(DropReason::IpProtocolUnknown)),
+        }
+    }
+
+    /// RFC 1122 §4.1.3.1: a datagram for a port where nobody listens is answered with an ICMP
+    /// error.
+    #[cold]
+    fn refuse_port<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        data: &[u8],
+        meta: IpMeta<I>,
+        packet: &udp::Packet<'_>,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        if self.owner_of(meta.destination.into()).is_none() {
+            return Err(DropReason::IpNotLocal);
+        }
+        self.check_udp(packet, meta)?;
+        self.port_unreachable(pool, data, meta, now);
+        Err(DropReason::UdpNoSocket)
+    }
+
+    /// A transport protocol we do not speak (RFC 1122 §3.2.2.1: code 2), IPv4.
+    #[cold]
+    fn refuse_protocol(
+        &mut self,
+        pool: &mut P,
+        data: &[u8],
+        meta: IpMeta<Ipv4>,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        match self.owner_of(IpAddr::V4(meta.destination)) {
+            None => return Err(DropReason::IpNotLocal),
+            // The kernel speaks it; that it came to us is a matter of steering, not of the sender.
+            Some(AddressOwner::Kernel) => {}
+            Some(AddressOwner::Stack) => self.protocol_unreachable(pool, data, meta, now),
+        }
+        Err(DropReason::IpProtocolUnknown)
+    }
+
+    /// The same for IPv6 (RFC 8200 §4: parameter problem, code 1).
+    #[cold]
+    fn refuse_next_header(
+        &mut self,
+        pool: &mut P,
+        data: &[u8],
+        meta: IpMeta<Ipv6>,
+        report: ipv6::Report,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        match self.owner_of(IpAddr::V6(meta.destination)) {
+            None => return Err(DropReason::IpNotLocal),
+            Some(AddressOwner::Kernel) => {}
+            Some(AddressOwner::Stack) => self.parameter_problem(pool, data, meta, report, now),
+        }
+        Err(DropReason::IpProtocolUnknown)
+    }
+
+    /// An IPv6 header that cannot be processed: reported where RFC 8200 §4.2 asks for it.
+    #[cold]
+    fn report_problem(
+        &mut self,
+        pool: &mut P,
+        data: &[u8],
+        offset: usize,
+        to_us: bool,
+        problem: ipv6::Problem,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        if let (Some(report), Ok(header)) = (problem.report, ipv6::Packet::new_fixed(data, offset))
+        {
+            let meta = IpMeta::<Ipv6> {
+                source: header.source(),
+                destination: header.destination(),
+                offset,
+                tos: 0,
+            };
+            let ours = self.owner_of(IpAddr::V6(meta.destination));
+            if to_us && ours == Some(AddressOwner::Stack) {
+                self.parameter_problem(pool, data, meta, report, now);
+            }
+        }
+        Err(problem.reason)
+    }
+}
+
+/// Sources no packet may have.
+pub(super) trait SourceCheck: Copy {
+    /// Whether no host may send from this address (RFC 1122 §3.2.1.3, RFC 4291 §2.7, RFC 4038 §4.2).
+    fn is_invalid_source(self) -> bool;
+}
+
+impl SourceCheck for core::net::Ipv4Addr {
+    #[inline]
+    fn is_invalid_source(self) -> bool {
+        // 0.0.0.0/8, 127.0.0.0/8, and everything from 224.0.0.0 up.
+        let first = self.octets()[0];
+        first == 0 || first == 127 || first >= 224
+    }
+}
+
+impl SourceCheck for core::net::Ipv6Addr {
+    #[inline]
+    fn is_invalid_source(self) -> bool {
+        let high = (self.to_bits() >> 64) as u64;
+        // Unspecified, loopback and mapped addresses all begin with 64 zero bits.
+        high == 0 || high >> 56 == 0xff
+    }
+}

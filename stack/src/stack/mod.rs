@@ -1,0 +1,459 @@
+//! The glue: frames in, outcomes and frames out. A worker's turn calls, in this order,
+//! [`Stack::ingest`] for each frame of a batch, [`Stack::expire`], the application's calls, and
+//! [`Stack::egress`].
+//!
+//! * `input`: from the Ethernet header to a socket's queue
+//! * `datagram`: what applications do with UDP sockets
+//! * `fragments`: datagrams that came in pieces
+//! * `output`: routes, next hops, fragments, the egress queue
+//! * `icmp`: errors about us, errors by us, echo
+//! * `resolve`: ARP and neighbour discovery
+
+mod datagram;
+mod fragments;
+mod icmp;
+mod input;
+mod output;
+mod resolve;
+mod version;
+
+pub use datagram::{SendError, SendTo};
+
+use crate::counters::{DropCounters, DropReason, Event, EventCounters};
+use crate::frame::{Frame, FramePool};
+use crate::hash::HashKey;
+use crate::ip::address::{Ipv4, Ipv6};
+use crate::ip::rate_limit::{IcmpErrorLimiter, IcmpErrorLimits};
+use crate::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
+use crate::socket::bind::{Bind, BindError};
+use crate::socket::demux::Target;
+use crate::time::{Duration, Instant};
+use crate::udp::{SoftError, UdpSocketId, UdpSockets};
+use crate::wire::ethernet::VlanIds;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use fragments::LARGE_BYTES;
+use resolve::Announcements;
+use version::VersionState;
+
+/// Everything a stack is told at start. Every limit is memory taken at start or a bound kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The VLANs we live in, outermost first.
+    pub vlans: VlanIds,
+    /// Time to live and hop limit of what we send, 1 to 255.
+    pub ttl: u8,
+    /// Accept a UDP checksum that covers the pseudo-header alone, as packets from the other end of
+    /// a veth carry them. Data corrupted on the way is then not noticed.
+    pub accept_incomplete_checksums: bool,
+    /// ICMP errors a second, at most.
+    pub icmp_rate_per_s: u32,
+    /// ICMP errors at once, at most.
+    pub icmp_burst: u32,
+    /// Neighbours remembered, of each version.
+    pub neighbors: usize,
+    /// UDP sockets.
+    pub udp_sockets: u16,
+    /// Frames waiting for the driver.
+    pub egress_queue: usize,
+    /// Memory for fragments of each version, in bytes; 0 switches reassembly off.
+    pub reassembly_bytes: usize,
+    /// Datagrams under reassembly at once, of each version.
+    pub reassembly_datagrams: usize,
+    /// How long fragments wait for the rest of their datagram.
+    pub reassembly_timeout: Duration,
+    /// Announce addresses that the stack owns, and watch for others using them. One stack of a
+    /// service does it for all.
+    pub announce: bool,
+    /// 128 secret bits for hashes and identifications, from a cryptographic source.
+    pub secret: [u64; 2],
+}
+
+impl Default for Config {
+    /// The defaults of the service's configuration. The secret is fixed: for tests only.
+    fn default() -> Self {
+        Self {
+            vlans: VlanIds::NONE,
+            ttl: 64,
+            accept_incomplete_checksums: false,
+            icmp_rate_per_s: 1000,
+            icmp_burst: 50,
+            neighbors: 1024,
+            udp_sockets: 64,
+            egress_queue: 4096,
+            reassembly_bytes: 1 << 20,
+            reassembly_datagrams: 64,
+            reassembly_timeout: Duration::from_secs(30),
+            announce: true,
+            secret: [1, 2],
+        }
+    }
+}
+
+/// Where a frame came from: a packet that another worker handed over is not handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A ring of this worker.
+    Ring,
+    /// Another worker.
+    Handoff,
+}
+
+/// Who a frame is to be handed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handoff {
+    /// One of the workers that serve the service of this tag; `flow` says which, so that packets
+    /// of one flow stay in order.
+    Service {
+        /// As given to [`Stack::udp_bind_elsewhere`].
+        tag: u16,
+        /// A hash of the flow.
+        flow: u64,
+    },
+    /// All other workers: what it says about a neighbour concerns everyone.
+    Everyone,
+}
+
+/// What is to be done with a frame that was looked at.
+enum Disposition {
+    /// Queue it in a socket.
+    Deliver {
+        socket: u16,
+        parts: crate::udp::Parts,
+    },
+    /// It holds our answer now.
+    Transmit,
+    /// There is nothing left to do with it.
+    Done,
+    /// Another worker's.
+    Handoff(Handoff),
+}
+
+/// The protocol core of one worker.
+pub struct Stack<P: FramePool> {
+    config: Config,
+    key: HashKey,
+    link: Box<LinkState>,
+    v4: VersionState<Ipv4, P::Frame>,
+    v6: VersionState<Ipv6, P::Frame>,
+    udp: UdpSockets<P::Frame>,
+    elsewhere: Vec<(Bind, u16)>,
+    egress: VecDeque<P::Frame>,
+    handoffs: VecDeque<(Handoff, P::Frame)>,
+    /// Neighbours the kernel is to be asked about.
+    wanted: VecDeque<IpAddr>,
+    /// Buffers for datagrams put together from fragments.
+    large: Vec<Box<[u8]>>,
+    icmp: IcmpErrorLimiter,
+    announcements: Announcements,
+    drops: DropCounters,
+    events: EventCounters,
+    /// Grows whenever a cached next hop may be wrong.
+    hop_generation: u32,
+    next_identification: u32,
+    next_expiry: Instant,
+}
+
+/// Frames that wait for another worker, at most; one batch.
+const HANDOFFS_MAX: usize = 256;
+/// Questions for the kernel that wait, at most. More are asked again a second later.
+const WANTED_MAX: usize = 64;
+/// Datagrams longer than a frame that applications hold at once, at most: 16 × 64 KiB = 1 MiB.
+const LARGE_MAX: usize = 16;
+/// Buckets of the ICMP error limiter, 24 bytes each: see [`IcmpErrorLimiter`].
+const ICMP_PREFIXES: usize = 1024;
+/// Timers are looked at this often, at most: none of them is finer than 1 s.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(10);
+
+impl<P: FramePool> Stack<P> {
+    /// A stack without addresses or sockets. Takes all its memory now.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let key = HashKey::new(config.secret);
+        #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of it will do")]
+        let next_identification = key.hash_bytes(b"identification") as u32;
+        let icmp = IcmpErrorLimits {
+            rate_per_s: config.icmp_rate_per_s,
+            burst: config.icmp_burst,
+            ..Default::default()
+        };
+        let large = if config.reassembly_bytes == 0 {
+            0
+        } else {
+            LARGE_MAX
+        };
+        Self {
+            key,
+            link: Box::default(),
+            v4: VersionState::new(&config, key),
+            v6: VersionState::new(&config, key),
+            udp: UdpSockets::new(config.udp_sockets),
+            elsewhere: Vec::new(),
+            egress: VecDeque::with_capacity(config.egress_queue),
+            handoffs: VecDeque::with_capacity(HANDOFFS_MAX),
+            wanted: VecDeque::with_capacity(WANTED_MAX),
+            large: (0..large)
+                .map(|_| alloc::vec![0; LARGE_BYTES].into_boxed_slice())
+                .collect(),
+            icmp: IcmpErrorLimiter::new(icmp, ICMP_PREFIXES, key),
+            announcements: Announcements::default(),
+            drops: DropCounters::default(),
+            events: EventCounters::default(),
+            hop_generation: 1,
+            next_identification,
+            next_expiry: Instant::ZERO,
+            config,
+        }
+    }
+
+    /// Takes one frame: parses it, finds its socket, answers what the stack itself answers.
+    #[inline]
+    pub fn ingest(&mut self, pool: &mut P, mut frame: P::Frame, origin: Origin, now: Instant) {
+        self.events.count(Event::FrameRx);
+        self.events
+            .add(Event::FrameRxBytes, frame.data().len() as u64);
+        match self.receive(pool, &mut frame, origin, now) {
+            Ok(Disposition::Deliver { socket, parts }) => {
+                self.enqueue_datagram(pool, socket, frame, parts);
+            }
+            Ok(Disposition::Transmit) => self.transmit(pool, frame),
+            Ok(Disposition::Done) => pool.give(frame),
+            Ok(Disposition::Handoff(to)) => self.hand_off(pool, to, frame),
+            Err(reason) => self.discard(pool, frame, reason),
+        }
+    }
+
+    /// Runs every timer that is due. Cheap when none is.
+    #[inline]
+    pub fn expire(&mut self, pool: &mut P, now: Instant) {
+        if now >= self.next_expiry {
+            self.next_expiry = now + EXPIRY_INTERVAL;
+            self.expire_neighbors(pool, now);
+            self.expire_path_mtus(now);
+            self.expire_fragments(pool, now);
+            self.announce_addresses(pool, now);
+        }
+    }
+
+    /// Gives frames to the driver until none is left or `send` hands one back. Returns how many
+    /// went.
+    #[inline]
+    pub fn egress(&mut self, mut send: impl FnMut(P::Frame) -> Result<(), P::Frame>) -> usize {
+        let mut sent = 0;
+        while let Some(frame) = self.egress.pop_front() {
+            let len = frame.data().len() as u64;
+            if let Err(frame) = send(frame) {
+                self.egress.push_front(frame);
+                break;
+            }
+            self.events.add(Event::FrameTxBytes, len);
+            sent += 1;
+        }
+        self.events.add(Event::FrameTx, sent as u64);
+        sent
+    }
+
+    /// Frames waiting for [`egress`](Self::egress).
+    #[must_use]
+    pub fn egress_len(&self) -> usize {
+        self.egress.len()
+    }
+
+    /// The next frame that belongs to another worker.
+    #[inline]
+    pub fn next_handoff(&mut self) -> Option<(Handoff, P::Frame)> {
+        self.handoffs.pop_front()
+    }
+
+    /// The next neighbour the kernel is to be asked about.
+    #[inline]
+    pub fn next_wanted_neighbor(&mut self) -> Option<IpAddr> {
+        self.wanted.pop_front()
+    }
+
+    /// Swaps in a new state of the link; the old one comes back, to be dropped elsewhere.
+    pub fn set_link(&mut self, link: Box<LinkState>, now: Instant) -> Box<LinkState> {
+        let old = core::mem::replace(&mut self.link, link);
+        self.v4.set_addresses(&self.link.addresses);
+        self.v6.set_addresses(&self.link.addresses);
+        self.forget_next_hops();
+        self.rebuild_demux();
+        if self.config.announce {
+            self.announcements.set_addresses(&self.link.addresses, now);
+        }
+        old
+    }
+
+    /// Follows a change of one neighbour that the kernel told us.
+    pub fn set_neighbor(&mut self, pool: &mut P, update: NeighborUpdate) {
+        self.mirror_neighbor(pool, update);
+    }
+
+    /// The link as the stack knows it.
+    #[must_use]
+    pub fn link(&self) -> &LinkState {
+        &self.link
+    }
+
+    /// Binds a UDP socket whose queue holds at most `queue` datagrams.
+    ///
+    /// The address need not be ours yet; packets come once it is.
+    ///
+    /// # Errors
+    /// [`BindError`], with the `errno` of the same call on Linux.
+    pub fn udp_bind(&mut self, bind: Bind, queue: usize) -> Result<UdpSocketId, BindError> {
+        let bind = self.free_to_bind(bind)?;
+        let id = self
+            .udp
+            .insert(bind, queue.max(1))
+            .ok_or(BindError::TooManySockets)?;
+        self.rebuild_demux();
+        Ok(id)
+    }
+
+    /// Says that packets for `bind` are served by other workers, under a tag of the caller's.
+    ///
+    /// # Errors
+    /// As [`udp_bind`](Self::udp_bind).
+    pub fn udp_bind_elsewhere(&mut self, bind: Bind, tag: u16) -> Result<(), BindError> {
+        let bind = self.free_to_bind(bind)?;
+        self.elsewhere.push((bind, tag));
+        self.rebuild_demux();
+        Ok(())
+    }
+
+    fn free_to_bind(&self, bind: Bind) -> Result<Bind, BindError> {
+        let bind = bind.validate()?;
+        let sockets = self.udp.iter().map(|(_, socket)| &socket.bind);
+        let mut taken = sockets.chain(self.elsewhere.iter().map(|(bind, _)| bind));
+        if taken.any(|other| other.conflicts_with(&bind)) {
+            return Err(BindError::AddressInUse);
+        }
+        Ok(bind)
+    }
+
+    /// Closes a socket; what waits in it is dropped.
+    pub fn udp_close(&mut self, pool: &mut P, id: UdpSocketId) {
+        let Some(socket) = self.udp.remove(id) else {
+            return;
+        };
+        for datagram in socket.queue {
+            self.udp_release(pool, datagram);
+        }
+        self.rebuild_demux();
+    }
+
+    /// The last ICMP error about something the socket sent, once.
+    pub fn udp_take_error(&mut self, id: UdpSocketId) -> Option<SoftError> {
+        self.udp.get_mut(id)?.soft_error.take()
+    }
+
+    /// Writes the tables of both versions anew: each socket gets an entry for each address it
+    /// covers.
+    fn rebuild_demux(&mut self) {
+        let Self {
+            v4,
+            v6,
+            udp,
+            elsewhere,
+            link,
+            ..
+        } = self;
+        let sockets = udp
+            .iter()
+            .map(|(index, socket)| (&socket.bind, Target::Socket(index)));
+        let others = elsewhere
+            .iter()
+            .map(|(bind, tag)| (bind, Target::Elsewhere(*tag)));
+        let binds: Vec<_> = sockets.chain(others).collect();
+        let entries = binds.len() * link.addresses.len();
+        v4.demux.reset(entries);
+        v6.demux.reset(entries);
+        for LocalAddress { address, .. } in &link.addresses {
+            for (bind, target) in binds.iter().filter(|(bind, _)| bind.covers(*address)) {
+                let port = bind.local.port();
+                match *address {
+                    IpAddr::V4(address) => v4.demux.insert(address, port, *target),
+                    IpAddr::V6(address) => v6.demux.insert(address, port, *target),
+                };
+            }
+        }
+    }
+
+    /// Whose address it is, if it is one of ours.
+    fn owner_of(&self, address: IpAddr) -> Option<AddressOwner> {
+        let local = self
+            .link
+            .addresses
+            .iter()
+            .find(|local| local.address == address)?;
+        Some(local.owner)
+    }
+
+    /// Counts a drop and gives the frame back.
+    #[cold]
+    fn discard(&mut self, pool: &mut P, frame: P::Frame, reason: DropReason) {
+        self.drops.count(reason);
+        pool.give(frame);
+    }
+
+    fn hand_off(&mut self, pool: &mut P, to: Handoff, frame: P::Frame) {
+        if self.handoffs.len() >= HANDOFFS_MAX {
+            return self.discard(pool, frame, DropReason::HandoffFull);
+        }
+        self.handoffs.push_back((to, frame));
+    }
+
+    /// Queues a question for the kernel.
+    fn want_neighbor(&mut self, address: IpAddr) {
+        if self.wanted.len() < WANTED_MAX && !self.wanted.contains(&address) {
+            self.events.count(Event::NeighborAsked);
+            self.wanted.push_back(address);
+        }
+    }
+
+    /// What was dropped, by reason.
+    #[must_use]
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
+    /// The same, for what the caller drops on the stack's behalf.
+    pub fn drops_mut(&mut self) -> &mut DropCounters {
+        &mut self.drops
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn events(&self) -> &EventCounters {
+        &self.events
+    }
+
+    /// The same, for what the caller does on the stack's behalf.
+    pub fn events_mut(&mut self) -> &mut EventCounters {
+        &mut self.events
+    }
+
+    /// Gives back every frame the stack holds, before the pool goes.
+    pub fn release_all(&mut self, pool: &mut P) {
+        for frame in self.egress.drain(..) {
+            pool.give(frame);
+        }
+        for (_, frame) in self.handoffs.drain(..) {
+            pool.give(frame);
+        }
+        let ids: Vec<u16> = self.udp.iter().map(|(index, _)| index).collect();
+        for index in ids {
+            while let Some(datagram) = self
+                .udp
+                .at_mut(index)
+                .and_then(|socket| socket.queue.pop_front())
+            {
+                self.udp_release(pool, datagram);
+            }
+        }
+        self.release_waiting(pool);
+    }
+}

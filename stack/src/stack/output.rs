@@ -1,0 +1,451 @@
+//! Where packets go next, and how they leave.
+
+use super::Stack;
+use super::version::{Header, IpStack};
+use crate::counters::{DropReason, Event};
+use crate::frame::{Frame, FramePool, Stamps};
+use crate::ip::address::{Ip, IpAddress};
+use crate::ip::route::RouteKind;
+use crate::link::{AddressOwner, MacAddr};
+use crate::time::{Duration, Instant};
+use crate::udp::Version;
+use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
+use alloc::boxed::Box;
+use core::net::IpAddr;
+
+/// Where a packet goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    /// The next hop's Ethernet address.
+    pub(super) mac: MacAddr,
+    /// The longest IP packet the path carries, in bytes, as far as we know.
+    pub(super) mtu: u16,
+    /// IPv4: the path carries less than we care to cut packets into; routers may.
+    pub(super) may_fragment: bool,
+}
+
+/// Remembers the outcome of route, neighbour and path MTU lookups by destination.
+///
+/// Direct-mapped: a destination has one place, and the latest wins it. An entry is good while
+/// nothing it was made from has changed, and for a second at most, so that neighbours in use come
+/// by the neighbour cache's own timers.
+pub(super) struct HopCache<I: Ip> {
+    entries: Box<[HopEntry<I::Addr>; HOPS]>,
+}
+
+/// Enough for 256 peers in a row without a miss; a miss costs some 200 instructions.
+const HOPS: usize = 256;
+/// See [`HopCache`].
+const HOP_LIFETIME: Duration = Duration::from_secs(1);
+/// Half of Linux's default time until a neighbour becomes stale (`base_reachable_time_ms`, 30 s).
+const REFRESH_INTERVAL: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Copy)]
+struct HopEntry<A> {
+    destination: A,
+    generation: u32,
+    hop: Hop,
+    expires: Instant,
+    /// When the kernel is to be asked again whether the neighbour is there.
+    refresh_at: Instant,
+}
+
+impl<I: Ip> HopCache<I> {
+    pub(super) fn new() -> Self {
+        let empty = HopEntry {
+            destination: I::Addr::UNSPECIFIED,
+            // No generation is 0: nothing is found in an empty cache.
+            generation: 0,
+            hop: Hop {
+                mac: [0; 6],
+                mtu: 0,
+                may_fragment: false,
+            },
+            expires: Instant::ZERO,
+            refresh_at: Instant::ZERO,
+        };
+        Self {
+            entries: Box::new([empty; HOPS]),
+        }
+    }
+}
+
+/// What is known of a datagram before its headers are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UdpHeader<I: Ip> {
+    pub(super) local: I::Addr,
+    pub(super) remote: I::Addr,
+    pub(super) local_port: u16,
+    pub(super) remote_port: u16,
+    pub(super) tos: u8,
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Queues a frame for the driver.
+    #[inline]
+    pub(super) fn transmit(&mut self, pool: &mut P, frame: P::Frame) {
+        if self.egress.len() < self.config.egress_queue {
+            self.egress.push_back(frame);
+        } else {
+            self.discard(pool, frame, DropReason::TxQueueFull);
+        }
+    }
+
+    /// Makes every cached next hop invalid.
+    pub(super) fn forget_next_hops(&mut self) {
+        // Skipping 0, which marks empty entries. A cycle of 2^32 changes within one second, the
+        // lifetime of an entry, does not happen.
+        self.hop_generation = self.hop_generation.checked_add(1).unwrap_or(1);
+    }
+
+    /// The next hop of packets from `local` to `remote`.
+    #[inline]
+    pub(super) fn next_hop<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        remote: I::Addr,
+        local: I::Addr,
+        now: Instant,
+    ) -> Result<Hop, DropReason> {
+        let generation = self.hop_generation;
+        let entry = &I::state(self).hops.entries[I::cache_index(remote) % HOPS];
+        if entry.destination == remote && entry.generation == generation && now < entry.expires {
+            return Ok(entry.hop);
+        }
+        self.find_next_hop::<I>(pool, remote, local, now)
+    }
+
+    #[cold]
+    fn find_next_hop<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        remote: I::Addr,
+        local: I::Addr,
+        now: Instant,
+    ) -> Result<Hop, DropReason> {
+        let gateway = self.gateway_of::<I>(remote)?;
+        let mac = self.resolve(pool, gateway, local.into(), now)?;
+        let hop = self.hop_through::<I>(mac, remote);
+        // A neighbour that we mirror goes stale in the kernel, which does not see our packets to
+        // it. While it is in use, the kernel is asked to look after it.
+        let old = &I::state(self).hops.entries[I::cache_index(remote) % HOPS];
+        let known = old.destination == remote && old.hop.mac == mac;
+        let mut refresh_at = if known {
+            old.refresh_at
+        } else {
+            now + REFRESH_INTERVAL
+        };
+        if now >= refresh_at && self.owner_of(local.into()) == Some(AddressOwner::Kernel) {
+            self.want_neighbor(gateway);
+            refresh_at = now + REFRESH_INTERVAL;
+        }
+        let entry = HopEntry {
+            destination: remote,
+            generation: self.hop_generation,
+            hop,
+            expires: now + HOP_LIFETIME,
+            refresh_at,
+        };
+        I::state(self).hops.entries[I::cache_index(remote) % HOPS] = entry;
+        Ok(hop)
+    }
+
+    /// The neighbour that packets for `remote` are handed to.
+    pub(super) fn gateway_of<I: IpStack>(&self, remote: I::Addr) -> Result<IpAddr, DropReason> {
+        let address: IpAddr = remote.into();
+        let is_broadcast = match address {
+            IpAddr::V4(v4) => self.v4.is_broadcast(v4) || v4.is_broadcast(),
+            IpAddr::V6(_) => false,
+        };
+        if is_broadcast || remote.is_multicast_addr() || self.owner_of(address).is_some() {
+            return Err(DropReason::TxNoRoute);
+        }
+        let route = self
+            .link
+            .routes
+            .lookup::<I>(remote)
+            .ok_or(DropReason::TxNoRoute)?;
+        match route.kind {
+            RouteKind::Unicast => Ok(route.next_hop(address)),
+            _ => Err(DropReason::TxNoRoute),
+        }
+    }
+
+    /// The longest packet that link and route to `remote` carry, in bytes.
+    pub(super) fn route_mtu<I: IpStack>(&self, remote: I::Addr) -> u32 {
+        let link = self.link.mtu;
+        let route = self.link.routes.lookup::<I>(remote);
+        route.map_or(link, |route| route.path_mtu(link))
+    }
+
+    /// The next hop at `mac` for packets to `remote`, with what is known of the path.
+    pub(super) fn hop_through<I: IpStack>(&mut self, mac: MacAddr, remote: I::Addr) -> Hop {
+        let route_mtu = self.route_mtu::<I>(remote);
+        let learned = I::state(self).path_mtus.get(remote);
+        let mtu = learned.map_or(route_mtu, |path| path.mtu.min(route_mtu));
+        Hop {
+            mac,
+            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+            may_fragment: learned.is_some_and(|path| path.may_fragment),
+        }
+    }
+
+    /// A number for a datagram that may come in pieces (RFC 7739 §5.3): a counter that starts at a
+    /// secret value, moved by a secret of the pair.
+    fn identification<I: IpStack>(&mut self, source: I::Addr, destination: I::Addr) -> u32 {
+        self.next_identification = self.next_identification.wrapping_add(1);
+        let secret = I::flow_hash(&self.key, source, destination, 0);
+        let secret = (secret >> 32) as u32;
+        self.next_identification.wrapping_add(secret)
+    }
+
+    /// Sends a UDP datagram with a copy of `payload`.
+    pub(super) fn send_udp<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        to: UdpHeader<I>,
+        payload: &[u8],
+        stamps: Stamps,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let too_long = DropReason::TxTooLong;
+        let len = u16::try_from(udp::HEADER_LEN + payload.len()).map_err(|_| too_long)?;
+        let pseudo = I::pseudo(to.local, to.remote, protocol::UDP, len);
+        let header = udp::header(to.local_port, to.remote_port, len, pseudo, payload);
+        let ip = Header::<I> {
+            source: to.local,
+            destination: to.remote,
+            protocol: protocol::UDP,
+            tos: to.tos,
+            ttl: self.config.ttl,
+            fragmentable: None,
+            payload_len: len,
+        };
+        self.send_transport(pool, ip, [&header, payload], None, stamps, now)
+    }
+
+    /// Sends a transport message that stands in two pieces, the first a multiple of 8 bytes long:
+    /// whole if the path carries it, in fragments if not. `fallback` is the next hop to use while
+    /// the real one is being looked for.
+    pub(super) fn send_transport<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        mut header: Header<I>,
+        pieces: [&[u8]; 2],
+        fallback: Option<MacAddr>,
+        stamps: Stamps,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let (hop, parked_for) =
+            match self.next_hop::<I>(pool, header.destination, header.source, now) {
+                Ok(hop) => (hop, None),
+                Err(DropReason::TxNeighborUnresolved) => match fallback {
+                    Some(mac) => {
+                        self.events.count(Event::NeighborFromPacket);
+                        (self.hop_through::<I>(mac, header.destination), None)
+                    }
+                    None => {
+                        let gateway = self.gateway_of::<I>(header.destination)?;
+                        (
+                            self.hop_through::<I>([0; 6], header.destination),
+                            Some(gateway),
+                        )
+                    }
+                },
+                Err(reason) => return Err(reason),
+            };
+        let len = pieces[0].len() + pieces[1].len();
+        // IPv4's total length counts the header (RFC 791 §3.1), IPv6's payload length does not.
+        let limit = match I::RUNTIME {
+            Version::V4 => usize::from(u16::MAX) - I::HEADER_BYTES,
+            Version::V6 => usize::from(u16::MAX),
+        };
+        if len > limit {
+            return Err(DropReason::TxTooLong);
+        }
+        let mut frame = pool.take().ok_or(DropReason::TxNoFrame)?;
+        let ip_offset = self.config.vlans.header_len();
+        let mtu = usize::from(hop.mtu).min(frame.capacity().saturating_sub(ip_offset));
+        if I::HEADER_BYTES + len > mtu {
+            pool.give(frame);
+            return self.send_fragments(pool, header, pieces, hop, mtu, parked_for, now);
+        }
+        if hop.may_fragment {
+            let identification = self.identification::<I>(header.source, header.destination);
+            #[expect(clippy::cast_possible_truncation, reason = "the field is that wide")]
+            let identification = identification as u16;
+            header.fragmentable = Some(identification);
+        }
+        frame.set_len(ip_offset + I::HEADER_BYTES + len);
+        frame.set_stamps(stamps);
+        let data = frame.data_mut();
+        let written = self.emit_ethernet::<I>(data, hop.mac).and_then(|at| {
+            let at = at + I::emit(data, at, header)?;
+            copy_pieces(data.get_mut(at..at + len)?, pieces, 0);
+            Some(())
+        });
+        if written.is_none() {
+            pool.give(frame);
+            return Err(DropReason::TxTooLong);
+        }
+        self.transmit_or_park(pool, frame, parked_for, header.source.into(), now);
+        Ok(())
+    }
+
+    /// RFC 791 §3.2, RFC 8200 §4.5: cuts a transport message into fragments of equal length but for
+    /// the last.
+    fn send_fragments<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        header: Header<I>,
+        pieces: [&[u8]; 2],
+        hop: Hop,
+        mtu: usize,
+        parked_for: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let extension = match I::RUNTIME {
+            Version::V4 => 0,
+            Version::V6 => ipv6::FRAGMENT_HEADER_LEN,
+        };
+        let room = mtu.saturating_sub(I::HEADER_BYTES + extension) & !7;
+        if room == 0 {
+            return Err(DropReason::TxTooLong);
+        }
+        let identification = self.identification::<I>(header.source, header.destination);
+        let len = pieces[0].len() + pieces[1].len();
+        let ip_offset = self.config.vlans.header_len();
+        let mut offset = 0;
+        while offset < len {
+            let piece = room.min(len - offset);
+            let more = offset + piece < len;
+            let mut frame = pool.take().ok_or(DropReason::TxNoFrame)?;
+            frame.set_len(ip_offset + I::HEADER_BYTES + extension + piece);
+            let data = frame.data_mut();
+            let written = self.emit_ethernet::<I>(data, hop.mac).and_then(|at| {
+                let at = emit_fragment(data, at, header, identification, offset, piece, more)?;
+                copy_pieces(data.get_mut(at..at + piece)?, pieces, offset);
+                Some(())
+            });
+            if written.is_none() {
+                pool.give(frame);
+                return Err(DropReason::TxTooLong);
+            }
+            self.events.count(Event::FragmentTx);
+            self.transmit_or_park(pool, frame, parked_for, header.source.into(), now);
+            offset += piece;
+        }
+        Ok(())
+    }
+
+    fn transmit_or_park(
+        &mut self,
+        pool: &mut P,
+        frame: P::Frame,
+        parked_for: Option<IpAddr>,
+        local: IpAddr,
+        now: Instant,
+    ) {
+        match parked_for {
+            None => self.transmit(pool, frame),
+            Some(gateway) => self.park(pool, frame, gateway, local, now),
+        }
+    }
+
+    /// Writes an Ethernet header with our VLAN tags; returns its length in bytes.
+    pub(super) fn emit_ethernet<I: IpStack>(
+        &self,
+        data: &mut [u8],
+        destination: MacAddr,
+    ) -> Option<usize> {
+        let source = self.link.mac;
+        let vlans = self.config.vlans;
+        ethernet::Repr {
+            destination,
+            source,
+            vlans,
+            ether_type: I::ETHER_TYPE,
+        }
+        .emit(data)
+    }
+}
+
+/// Writes the headers of a fragment; returns where its payload starts.
+fn emit_fragment<I: IpStack>(
+    data: &mut [u8],
+    at: usize,
+    header: Header<I>,
+    identification: u32,
+    offset: usize,
+    len: usize,
+    more: bool,
+) -> Option<usize> {
+    let offset = u16::try_from(offset).ok()?;
+    let (source, destination): (IpAddr, IpAddr) = (header.source.into(), header.destination.into());
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            // RFC 6864 §4: 16 bits identify the datagram among those of its (source, destination,
+            // protocol).
+            #[expect(clippy::cast_possible_truncation, reason = "the field is that wide")]
+            let identification = identification as u16;
+            let repr = ipv4::Repr {
+                source,
+                destination,
+                protocol: header.protocol,
+                tos: header.tos,
+                ttl: header.ttl,
+                payload_len: u16::try_from(len).ok()?,
+                fragment: Some(ipv4::Fragment {
+                    identification,
+                    offset,
+                    more,
+                }),
+            };
+            Some(at + repr.emit(data, at)?)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let repr = ipv6::Repr {
+                source,
+                destination,
+                next_header: protocol::FRAGMENT,
+                traffic_class: header.tos,
+                flow_label: 0,
+                hop_limit: header.ttl,
+                payload_len: u16::try_from(ipv6::FRAGMENT_HEADER_LEN + len).ok()?,
+            };
+            let at = at + repr.emit(data, at)?;
+            let next = header.protocol;
+            Some(at + ipv6::emit_fragment_header(data, at, next, identification, offset, more)?)
+        }
+        _ => None,
+    }
+}
+
+/// Copies `out.len()` bytes of the two pieces, taken as one, from `offset` on.
+fn copy_pieces(out: &mut [u8], [first, second]: [&[u8]; 2], offset: usize) {
+    let head = first.get(offset..).unwrap_or(&[]);
+    let head = &head[..head.len().min(out.len())];
+    let (front, back) = out.split_at_mut(head.len());
+    front.copy_from_slice(head);
+    let start = (offset + head.len()).saturating_sub(first.len());
+    let tail = second.get(start..).unwrap_or(&[]);
+    let len = back.len().min(tail.len());
+    back[..len].copy_from_slice(&tail[..len]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_copied_as_one() {
+        let whole = b"abcdefgh0123456789";
+        for offset in 0..whole.len() {
+            for len in 0..=whole.len() - offset {
+                let mut out = [0; 18];
+                copy_pieces(&mut out[..len], [&whole[..8], &whole[8..]], offset);
+                assert_eq!(&out[..len], &whole[offset..offset + len], "{offset} {len}");
+            }
+        }
+    }
+}

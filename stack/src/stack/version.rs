@@ -1,0 +1,324 @@
+//! What the stack keeps once for IPv4 and once for IPv6, and how generic code finds it.
+
+use super::icmp::Message;
+use super::output::HopCache;
+use super::{Config, Stack};
+use crate::counters::DropReason;
+use crate::frame::FramePool;
+use crate::hash::HashKey;
+use crate::ip::address::{Ip, IpAddress, Ipv4, Ipv6};
+use crate::ip::neighbor::{NeighborAction, NeighborCache, NeighborConfig};
+use crate::ip::path_mtu::PathMtuCache;
+use crate::ip::reassembly::{Reassembler, ReassemblyConfig};
+use crate::link::LocalAddress;
+use crate::socket::demux::{Demux, DemuxKey};
+use crate::udp::Version;
+use crate::wire::checksum::Sum;
+use crate::wire::{ethernet, icmpv4, icmpv6, ipv4, ipv6, protocol};
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use core::ops::Range;
+
+/// The state of one version. `F` is a frame that waits for its next hop.
+pub(super) struct VersionState<I: Ip, F> {
+    pub(super) demux: Demux<I>,
+    pub(super) hops: HopCache<I>,
+    pub(super) neighbors: NeighborCache<I, F>,
+    /// Room for one action of each neighbour.
+    pub(super) neighbor_actions: Vec<NeighborAction<I::Addr, F>>,
+    pub(super) path_mtus: PathMtuCache<I>,
+    pub(super) reassembler: Option<Reassembler<I>>,
+    /// The broadcast addresses of our subnets.
+    broadcasts: Vec<Ipv4Addr>,
+}
+
+impl<I: DemuxKey, F> VersionState<I, F> {
+    pub(super) fn new(config: &Config, key: HashKey) -> Self {
+        let neighbors = NeighborConfig {
+            capacity: config.neighbors,
+            ..Default::default()
+        };
+        let reassembly = ReassemblyConfig {
+            datagrams_max: config.reassembly_datagrams,
+            payload_bytes_max: config.reassembly_bytes,
+            timeout: config.reassembly_timeout,
+            ..Default::default()
+        };
+        let reassembler = (config.reassembly_bytes > 0).then(|| Reassembler::new(reassembly, key));
+        Self {
+            demux: Demux::new(4, key),
+            hops: HopCache::new(),
+            neighbors: NeighborCache::new(neighbors, key),
+            neighbor_actions: Vec::with_capacity(config.neighbors),
+            path_mtus: PathMtuCache::new(config.neighbors, key),
+            reassembler,
+            broadcasts: Vec::new(),
+        }
+    }
+
+    pub(super) fn set_addresses(&mut self, addresses: &[LocalAddress]) {
+        self.broadcasts.clear();
+        self.broadcasts
+            .extend(addresses.iter().filter_map(|local| local.broadcast));
+    }
+}
+
+impl<F> VersionState<Ipv4, F> {
+    /// Whether it is the broadcast address of a subnet of ours.
+    #[inline]
+    pub(super) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        self.broadcasts.contains(&address)
+    }
+}
+
+/// An IP version as the stack's generic code sees it.
+pub(super) trait IpStack: DemuxKey {
+    /// The version at run time.
+    const RUNTIME: Version;
+    /// Its EtherType.
+    const ETHER_TYPE: u16;
+    /// Its ICMP.
+    const ICMP: u8;
+
+    /// Its state.
+    fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame>;
+
+    /// The sum of a pseudo-header; `len` in bytes.
+    fn pseudo(source: Self::Addr, destination: Self::Addr, protocol: u8, len: u16) -> Sum;
+
+    /// A keyed hash of a flow.
+    fn flow_hash(key: &HashKey, local: Self::Addr, remote: Self::Addr, ports: u32) -> u64;
+
+    /// A cheap index for small caches whose entries are checked anyway.
+    fn cache_index(address: Self::Addr) -> usize;
+
+    /// Source and destination of a packet at `offset` of a frame.
+    fn addresses(data: &[u8], offset: usize) -> Option<(Self::Addr, Self::Addr)>;
+
+    /// Writes the header of a whole packet; returns its length in bytes.
+    fn emit(data: &mut [u8], offset: usize, header: Header<Self>) -> Option<usize>;
+
+    /// Writes the header of an ICMP message from and to `addresses`, in front of `body_len` bytes
+    /// that are there already.
+    fn emit_icmp(
+        data: &mut [u8],
+        offset: usize,
+        addresses: (Self::Addr, Self::Addr),
+        message: Message,
+        body_len: usize,
+    ) -> Option<usize>;
+
+    /// The header of an ICMP message in front of a body that stands elsewhere.
+    fn icmp_header(
+        addresses: (Self::Addr, Self::Addr),
+        message: Message,
+        body: &[u8],
+    ) -> Option<[u8; icmpv4::HEADER_LEN]>;
+
+    /// Type and rest of header of the ICMP message in `range`, checksum verified.
+    fn read_icmp(
+        data: &[u8],
+        range: Range<usize>,
+        source: Self::Addr,
+        destination: Self::Addr,
+    ) -> Result<(u8, [u8; 4]), DropReason>;
+}
+
+/// The header of a packet that we send, of either version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header<I: Ip> {
+    pub(super) source: I::Addr,
+    pub(super) destination: I::Addr,
+    pub(super) protocol: u8,
+    pub(super) tos: u8,
+    pub(super) ttl: u8,
+    /// IPv4: routers may cut the packet, and this identifies the pieces. Else DF is set.
+    pub(super) fragmentable: Option<u16>,
+    /// Length of what follows, in bytes.
+    pub(super) payload_len: u16,
+}
+
+impl IpStack for Ipv4 {
+    const RUNTIME: Version = Version::V4;
+    const ETHER_TYPE: u16 = ethernet::TYPE_IPV4;
+    const ICMP: u8 = protocol::ICMPV4;
+
+    #[inline]
+    fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame> {
+        &mut stack.v4
+    }
+
+    #[inline]
+    fn pseudo(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: u16) -> Sum {
+        Sum::pseudo_v4(source, destination, protocol, len)
+    }
+
+    #[inline]
+    fn flow_hash(key: &HashKey, local: Ipv4Addr, remote: Ipv4Addr, ports: u32) -> u64 {
+        key.hash_flow_v4(local.to_bits(), remote.to_bits(), ports)
+    }
+
+    #[inline]
+    fn cache_index(address: Ipv4Addr) -> usize {
+        let bits = address.to_bits();
+        (bits ^ bits >> 8) as usize
+    }
+
+    #[inline]
+    fn addresses(data: &[u8], offset: usize) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let bytes: &[u8; 8] = crate::wire::chunk_at(data, offset + 12)?;
+        let source: [u8; 4] = crate::wire::array_at(bytes, 0);
+        let destination: [u8; 4] = crate::wire::array_at(bytes, 4);
+        Some((source.into(), destination.into()))
+    }
+
+    #[inline]
+    fn emit(data: &mut [u8], offset: usize, header: Header<Self>) -> Option<usize> {
+        let Header {
+            source,
+            destination,
+            protocol,
+            tos,
+            ttl,
+            fragmentable,
+            payload_len,
+        } = header;
+        let whole = |identification| ipv4::Fragment {
+            identification,
+            offset: 0,
+            more: false,
+        };
+        let fragment = fragmentable.map(whole);
+        ipv4::Repr {
+            source,
+            destination,
+            protocol,
+            tos,
+            ttl,
+            payload_len,
+            fragment,
+        }
+        .emit(data, offset)
+    }
+
+    fn emit_icmp(
+        data: &mut [u8],
+        offset: usize,
+        _addresses: (Ipv4Addr, Ipv4Addr),
+        (kind, code, rest): Message,
+        body_len: usize,
+    ) -> Option<usize> {
+        icmpv4::emit(data, offset, kind, code, rest, body_len)
+    }
+
+    fn icmp_header(
+        _addresses: (Ipv4Addr, Ipv4Addr),
+        (kind, code, rest): Message,
+        body: &[u8],
+    ) -> Option<[u8; icmpv4::HEADER_LEN]> {
+        Some(icmpv4::header(kind, code, rest, body))
+    }
+
+    fn read_icmp(
+        data: &[u8],
+        range: Range<usize>,
+        _source: Ipv4Addr,
+        _destination: Ipv4Addr,
+    ) -> Result<(u8, [u8; 4]), DropReason> {
+        let packet = icmpv4::Packet::new_checked(data, range)?;
+        Ok((packet.kind(), packet.rest()))
+    }
+}
+
+impl IpStack for Ipv6 {
+    const RUNTIME: Version = Version::V6;
+    const ETHER_TYPE: u16 = ethernet::TYPE_IPV6;
+    const ICMP: u8 = protocol::ICMPV6;
+
+    #[inline]
+    fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame> {
+        &mut stack.v6
+    }
+
+    #[inline]
+    fn pseudo(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: u16) -> Sum {
+        Sum::pseudo_v6(source, destination, protocol, len)
+    }
+
+    #[inline]
+    fn flow_hash(key: &HashKey, local: Ipv6Addr, remote: Ipv6Addr, ports: u32) -> u64 {
+        key.hash_flow_v6(local.to_bits(), remote.to_bits(), ports)
+    }
+
+    #[inline]
+    fn cache_index(address: Ipv6Addr) -> usize {
+        let bits = address.to_bits();
+        let low = bits as usize;
+        low ^ low >> 8
+    }
+
+    #[inline]
+    fn addresses(data: &[u8], offset: usize) -> Option<(Ipv6Addr, Ipv6Addr)> {
+        let bytes: &[u8; 32] = crate::wire::chunk_at(data, offset + 8)?;
+        let source: [u8; 16] = crate::wire::array_at(bytes, 0);
+        let destination: [u8; 16] = crate::wire::array_at(bytes, 16);
+        Some((source.into(), destination.into()))
+    }
+
+    #[inline]
+    fn emit(data: &mut [u8], offset: usize, header: Header<Self>) -> Option<usize> {
+        let Header {
+            source,
+            destination,
+            protocol,
+            tos,
+            ttl,
+            fragmentable: _,
+            payload_len,
+        } = header;
+        ipv6::Repr {
+            source,
+            destination,
+            next_header: protocol,
+            traffic_class: tos,
+            // RFC 6437 §3: a flow label of zero where packets are not labelled.
+            flow_label: 0,
+            hop_limit: ttl,
+            payload_len,
+        }
+        .emit(data, offset)
+    }
+
+    fn emit_icmp(
+        data: &mut [u8],
+        offset: usize,
+        addresses: (Ipv6Addr, Ipv6Addr),
+        (kind, code, rest): Message,
+        body_len: usize,
+    ) -> Option<usize> {
+        icmpv6::emit(data, offset, addresses, (kind, code), rest, body_len)
+    }
+
+    fn icmp_header(
+        addresses: (Ipv6Addr, Ipv6Addr),
+        (kind, code, rest): Message,
+        body: &[u8],
+    ) -> Option<[u8; icmpv4::HEADER_LEN]> {
+        icmpv6::header(addresses, (kind, code), rest, body)
+    }
+
+    fn read_icmp(
+        data: &[u8],
+        range: Range<usize>,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+    ) -> Result<(u8, [u8; 4]), DropReason> {
+        let packet = icmpv6::Packet::new_checked(data, range, source, destination)?;
+        Ok((packet.kind(), packet.rest()))
+    }
+}
+
+/// The address, if it is of version `I`.
+pub(super) fn of_version<I: Ip>(address: core::net::IpAddr) -> Option<I::Addr> {
+    <I::Addr as IpAddress>::from_ip(address)
+}

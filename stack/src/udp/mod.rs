@@ -1,0 +1,299 @@
+//! Datagram sockets: what waits in them, and what an application holds of a datagram.
+
+use crate::frame::{Frame, Stamps};
+use crate::socket::bind::Bind;
+use crate::wire::{array_at, chunk_at, ipv4, ipv6, udp};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::ops::Range;
+
+/// A handle to a UDP socket. One whose socket was closed finds nothing: the generation differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UdpSocketId {
+    pub(crate) index: u16,
+    pub(crate) generation: u16,
+}
+
+/// Where the parts of a datagram lie in its frame.
+///
+/// ```text
+///  0          ip_offset        payload_offset     payload_offset + payload_len
+/// ├─ Ethernet ┼─ IP ── UDP ────┼──── payload ─────┼─ padding, not ours …
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub(crate) ip_offset: u16,
+    pub(crate) payload_offset: u16,
+    pub(crate) payload_len: u16,
+    pub(crate) version: Version,
+}
+
+/// IP versions at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    /// Length of the headers in front of a payload that we send, in bytes.
+    #[inline]
+    pub(crate) const fn headers_len(self) -> usize {
+        match self {
+            Self::V4 => ipv4::HEADER_LEN + udp::HEADER_LEN,
+            Self::V6 => ipv6::HEADER_LEN + udp::HEADER_LEN,
+        }
+    }
+}
+
+/// A datagram too long for one frame, put together from fragments.
+#[derive(Debug)]
+pub(crate) struct Large {
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) payload: Range<usize>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) tos: u8,
+    pub(crate) stamps: Stamps,
+}
+
+#[derive(Debug)]
+pub(crate) enum Storage<F> {
+    Frame { frame: F, parts: Parts },
+    Large(Large),
+}
+
+/// A received datagram, in the frame it came in: reading it copies nothing, and a reply can go out
+/// in the same frame. Give it back with [`Stack::udp_release`](crate::Stack::udp_release) or send it
+/// back with [`Stack::udp_reply`](crate::Stack::udp_reply).
+#[derive(Debug)]
+#[must_use = "a datagram holds a frame; reply to it or release it"]
+pub struct Datagram<F>(pub(crate) Storage<F>);
+
+impl<F: Frame> Datagram<F> {
+    /// The payload.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match &self.0 {
+            Storage::Frame { frame, parts } => {
+                let start = usize::from(parts.payload_offset);
+                frame
+                    .data()
+                    .get(start..start + usize::from(parts.payload_len))
+                    .unwrap_or(&[])
+            }
+            Storage::Large(large) => large.buffer.get(large.payload.clone()).unwrap_or(&[]),
+        }
+    }
+
+    /// The payload, to be changed in place before a reply.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Storage::Frame { frame, parts } => {
+                let start = usize::from(parts.payload_offset);
+                let end = start + usize::from(parts.payload_len);
+                frame.data_mut().get_mut(start..end).unwrap_or(&mut [])
+            }
+            Storage::Large(large) => large
+                .buffer
+                .get_mut(large.payload.clone())
+                .unwrap_or(&mut []),
+        }
+    }
+
+    /// Changes the payload's length before a reply, in bytes. What it grows by holds whatever was
+    /// there. Returns the length in force: no more than the buffer has room for.
+    pub fn set_payload_len(&mut self, len: usize) -> usize {
+        match &mut self.0 {
+            Storage::Frame { frame, parts } => {
+                let start = usize::from(parts.payload_offset);
+                let room = frame.capacity().saturating_sub(start);
+                let len = len.min(room).min(usize::from(u16::MAX) - udp::HEADER_LEN);
+                frame.set_len(start + len);
+                parts.payload_len = u16::try_from(len).unwrap_or(0);
+                len
+            }
+            Storage::Large(large) => {
+                let start = large.payload.start;
+                let end = (start + len).min(large.buffer.len());
+                large.payload = start..end;
+                end - start
+            }
+        }
+    }
+
+    /// Who sent it.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.endpoints().0
+    }
+
+    /// What address and port of ours it was for (RFC 1122 §4.1.3.5: the application learns the
+    /// specific destination).
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.endpoints().1
+    }
+
+    /// The ports alone: (remote, local).
+    #[inline]
+    #[must_use]
+    pub fn ports(&self) -> (u16, u16) {
+        match &self.0 {
+            Storage::Frame { frame, parts } => {
+                let udp = usize::from(parts.payload_offset).saturating_sub(udp::HEADER_LEN);
+                udp::embedded_ports(frame.data(), udp).unwrap_or((0, 0))
+            }
+            Storage::Large(large) => (large.remote.port(), large.local.port()),
+        }
+    }
+
+    /// (remote, local).
+    fn endpoints(&self) -> (SocketAddr, SocketAddr) {
+        match &self.0 {
+            Storage::Frame { frame, parts } => read_endpoints(frame.data(), *parts),
+            Storage::Large(large) => (large.remote, large.local),
+        }
+    }
+
+    /// The type of service (IPv4) or traffic class (IPv6) it came with: DSCP and ECN.
+    #[must_use]
+    pub fn tos(&self) -> u8 {
+        match &self.0 {
+            Storage::Frame { frame, parts } => {
+                let Some([first, second]) = chunk_at(frame.data(), usize::from(parts.ip_offset))
+                else {
+                    return 0;
+                };
+                match parts.version {
+                    Version::V4 => *second,
+                    Version::V6 => first << 4 | second >> 4,
+                }
+            }
+            Storage::Large(large) => large.tos,
+        }
+    }
+
+    /// When it passed which point.
+    #[must_use]
+    pub fn stamps(&self) -> Stamps {
+        match &self.0 {
+            Storage::Frame { frame, .. } => frame.stamps(),
+            Storage::Large(large) => large.stamps,
+        }
+    }
+}
+
+fn read_endpoints(data: &[u8], parts: Parts) -> (SocketAddr, SocketAddr) {
+    let ip = usize::from(parts.ip_offset);
+    let udp = usize::from(parts.payload_offset).saturating_sub(udp::HEADER_LEN);
+    let (remote_port, local_port) = udp::embedded_ports(data, udp).unwrap_or((0, 0));
+    let (remote, local): (IpAddr, IpAddr) = match parts.version {
+        Version::V4 => {
+            let addresses: [u8; 8] = chunk_at(data, ip + 12).copied().unwrap_or([0; 8]);
+            (
+                array_at::<8, 4>(&addresses, 0).into(),
+                array_at::<8, 4>(&addresses, 4).into(),
+            )
+        }
+        Version::V6 => {
+            let addresses: [u8; 32] = chunk_at(data, ip + 8).copied().unwrap_or([0; 32]);
+            (
+                Ipv6Addr::from_octets(array_at(&addresses, 0)).into(),
+                Ipv6Addr::from_octets(array_at(&addresses, 16)).into(),
+            )
+        }
+    };
+    (
+        SocketAddr::new(remote, remote_port),
+        SocketAddr::new(local, local_port),
+    )
+}
+
+/// An ICMP error about something a socket sent (RFC 1122 §4.1.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoftError {
+    /// Where the datagram was going.
+    pub remote: SocketAddr,
+    /// ICMP type, of the version of `remote`.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub icmp_code: u8,
+}
+
+/// One socket: where it is bound and what waits in it.
+#[derive(Debug)]
+pub(crate) struct UdpSocket<F> {
+    pub(crate) bind: Bind,
+    pub(crate) queue: VecDeque<Datagram<F>>,
+    pub(crate) limit: usize,
+    pub(crate) soft_error: Option<SoftError>,
+}
+
+/// All UDP sockets of a stack, in a slab of fixed size with generations.
+#[derive(Debug)]
+pub(crate) struct UdpSockets<F> {
+    slots: Box<[(u16, Option<UdpSocket<F>>)]>,
+}
+
+impl<F> UdpSockets<F> {
+    pub(crate) fn new(limit: u16) -> Self {
+        let mut slots = Vec::with_capacity(usize::from(limit));
+        slots.resize_with(usize::from(limit), || (0, None));
+        Self {
+            slots: slots.into_boxed_slice(),
+        }
+    }
+
+    /// Takes a free slot; `None` when all are in use.
+    pub(crate) fn insert(&mut self, bind: Bind, limit: usize) -> Option<UdpSocketId> {
+        let index = self.slots.iter().position(|(_, socket)| socket.is_none())?;
+        let (generation, slot) = &mut self.slots[index];
+        let queue = VecDeque::with_capacity(limit);
+        *slot = Some(UdpSocket {
+            bind,
+            queue,
+            limit,
+            soft_error: None,
+        });
+        Some(UdpSocketId {
+            index: u16::try_from(index).ok()?,
+            generation: *generation,
+        })
+    }
+
+    pub(crate) fn remove(&mut self, id: UdpSocketId) -> Option<UdpSocket<F>> {
+        let (generation, slot) = self.slots.get_mut(usize::from(id.index))?;
+        if *generation != id.generation {
+            return None;
+        }
+        let socket = slot.take()?;
+        *generation = generation.wrapping_add(1);
+        Some(socket)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: UdpSocketId) -> Option<&mut UdpSocket<F>> {
+        let (generation, slot) = self.slots.get_mut(usize::from(id.index))?;
+        if *generation == id.generation {
+            slot.as_mut()
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    pub(crate) fn at_mut(&mut self, index: u16) -> Option<&mut UdpSocket<F>> {
+        self.slots.get_mut(usize::from(index))?.1.as_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &UdpSocket<F>)> {
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(index, (_, socket))| Some((index, socket.as_ref()?)))
+    }
+}

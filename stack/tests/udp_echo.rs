@@ -1,0 +1,480 @@
+//! Datagrams in and out: both versions, dual stack, options, fragments, errors.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+mod support;
+
+use stack::Config;
+use stack::counters::{DropReason, Event};
+use stack::link::NeighborUpdate;
+use stack::wire::{icmpv4, icmpv6, ipv4, ipv6, protocol};
+use std::net::{IpAddr, SocketAddr};
+use support::*;
+
+fn v4(address: std::net::Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}
+
+fn v6(address: std::net::Ipv6Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}
+
+#[test]
+fn an_echo_over_both_versions_goes_back_where_it_came_from() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7)),
+        (v4(PEER_V4, 4001), v4(OWN_V4, 7)),
+        (v6(PEER_V6, 4001), v6(OWN_V6, 7)),
+    ] {
+        for len in [0, 1, 2, 63, 64, 65, 1400] {
+            let payload: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            host.receive(&udp_packet(from, to, &payload));
+            assert_eq!(host.echo(socket), 1);
+            let sent = host.sent();
+            assert_eq!(sent.len(), 1);
+            assert_eq!(sent[0][..6], PEER_MAC);
+            assert_eq!(read_udp(&sent[0]), (to, from, payload));
+        }
+    }
+    assert_eq!(host.drops(), []);
+    assert_eq!(host.pool.in_use(), 0);
+}
+
+#[test]
+fn a_datagram_tells_who_sent_it_and_to_which_address() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OWN_V4, 7)),
+        (v6(PEER_V6, 4001), v6(OWN_V6, 7)),
+    ] {
+        host.receive(&udp_packet(from, to, b"hello"));
+        let mut datagram = host.stack.udp_recv(socket).unwrap();
+        assert_eq!((datagram.remote(), datagram.local()), (from, to));
+        assert_eq!(datagram.ports(), (from.port(), to.port()));
+        assert_eq!(datagram.payload(), b"hello");
+        assert_eq!(datagram.set_payload_len(7), 7);
+        datagram.payload_mut().copy_from_slice(b"goodbye");
+        host.stack
+            .udp_reply(&mut host.pool, datagram, host.now)
+            .unwrap();
+        assert_eq!(read_udp(&host.sent()[0]), (to, from, b"goodbye".to_vec()));
+    }
+}
+
+#[test]
+fn v6only_and_v4_sockets_share_a_port_and_get_their_own() {
+    let mut host = Host::new(Config::default());
+    let bind = stack::socket::bind::Bind {
+        local: "[::]:7".parse().unwrap(),
+        v6only: true,
+    };
+    let six = host.stack.udp_bind(bind, 4).unwrap();
+    let four = host.bind("0.0.0.0:7");
+    host.receive(&udp_packet(v4(PEER_V4, 1), v4(OUR_V4, 7), b"4"));
+    host.receive(&udp_packet(v6(PEER_V6, 1), v6(OUR_V6, 7), b"6"));
+    for (socket, payload) in [(four, b"4"), (six, b"6")] {
+        let datagram = host.stack.udp_recv(socket).unwrap();
+        assert_eq!(datagram.payload(), payload);
+        host.stack.udp_release(&mut host.pool, datagram);
+        assert!(host.stack.udp_recv(socket).is_none());
+    }
+}
+
+#[test]
+fn ip_options_and_extension_headers_are_not_echoed() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    // IPv4: four NOPs in front of the datagram.
+    let (from, to) = (v4(PEER_V4, 4000), v4(OUR_V4, 7));
+    let mut packet = udp_packet(from, to, b"with options");
+    packet.splice(34..34, [1, 1, 1, 1]);
+    packet[14] = 0x46;
+    packet[17] += 4;
+    packet[24..26].fill(0);
+    let sum = stack::wire::checksum::Sum::ZERO
+        .add_bytes(&packet[14..38])
+        .checksum();
+    packet[24..26].copy_from_slice(&sum);
+    host.receive(&packet);
+    assert_eq!(host.echo(socket), 1);
+    assert_eq!(
+        read_udp(&host.sent()[0]),
+        (to, from, b"with options".to_vec())
+    );
+
+    // IPv6: destination options with padding.
+    let (from, to) = (v6(PEER_V6, 4000), v6(OUR_V6, 7));
+    let mut message = vec![protocol::UDP, 0, 1, 4, 0, 0, 0, 0];
+    message.extend(udp_segment(from, to, b"with options"));
+    host.receive(&ip_packet(
+        from.ip(),
+        to.ip(),
+        protocol::DESTINATION_OPTIONS,
+        &message,
+    ));
+    assert_eq!(host.echo(socket), 1);
+    assert_eq!(
+        read_udp(&host.sent()[0]),
+        (to, from, b"with options".to_vec())
+    );
+    assert_eq!(host.pool.in_use(), 0);
+}
+
+#[test]
+fn padding_behind_a_short_datagram_is_not_echoed() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("0.0.0.0:7");
+    let mut packet = udp_packet(v4(PEER_V4, 4000), v4(OUR_V4, 7), b"x");
+    packet.resize(60, 0xee);
+    host.receive(&packet);
+    assert_eq!(host.echo(socket), 1);
+    let sent = host.sent();
+    assert_eq!(sent[0].len(), 14 + 20 + 8 + 1);
+    assert_eq!(read_udp(&sent[0]).2, b"x");
+}
+
+/// The peer's fragments of a datagram, `room` bytes of payload each.
+fn fragments(from: SocketAddr, to: SocketAddr, payload: &[u8], room: usize) -> Vec<Vec<u8>> {
+    let segment = udp_segment(from, to, payload);
+    let pieces: Vec<&[u8]> = segment.chunks(room).collect();
+    let count = pieces.len();
+    let cut = |(index, piece): (usize, &&[u8])| {
+        let offset = u16::try_from(index * room).unwrap();
+        let more = index + 1 < count;
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut packet = ip_packet(from.ip(), to.ip(), protocol::UDP, piece);
+                let repr = ipv4::Repr {
+                    source,
+                    destination,
+                    protocol: protocol::UDP,
+                    tos: 0,
+                    ttl: 64,
+                    payload_len: u16::try_from(piece.len()).unwrap(),
+                    fragment: Some(ipv4::Fragment {
+                        identification: 77,
+                        offset,
+                        more,
+                    }),
+                };
+                repr.emit(&mut packet, 14).unwrap();
+                packet
+            }
+            _ => {
+                let mut message = vec![0; 8];
+                ipv6::emit_fragment_header(&mut message, 0, protocol::UDP, 77, offset, more)
+                    .unwrap();
+                message.extend_from_slice(piece);
+                ip_packet(from.ip(), to.ip(), protocol::FRAGMENT, &message)
+            }
+        }
+    };
+    pieces.iter().enumerate().map(cut).collect()
+}
+
+/// Puts the fragments that the stack sent together again.
+fn defragment(packets: &[Vec<u8>]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    for packet in packets {
+        assert!(packet.len() <= 14 + MTU as usize);
+        if packet[12..14] == [0x08, 0x00] {
+            let ip = ipv4::Packet::new_checked(packet, 14).unwrap();
+            assert_eq!(ip.fragment_offset(), whole.len());
+            whole.extend_from_slice(&packet[ip.payload()]);
+        } else {
+            let ip = ipv6::Packet::new_checked(packet, 14).unwrap();
+            assert_eq!(usize::from(ip.fragment().unwrap().offset), whole.len());
+            whole.extend_from_slice(&packet[ip.payload()]);
+        }
+    }
+    whole
+}
+
+#[test]
+fn fragmented_datagrams_are_echoed_in_fragments() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7)),
+    ] {
+        for len in [1473, 3000, 9000, 60_000] {
+            let payload: Vec<u8> = (0..len).map(|i| u8::try_from(i % 253).unwrap()).collect();
+            let mut pieces = fragments(from, to, &payload, 1400);
+            pieces.reverse();
+            for piece in &pieces {
+                host.receive(piece);
+            }
+            assert_eq!(host.echo(socket), 1, "{len} bytes");
+            let sent = host.sent();
+            assert!(sent.len() > 1);
+            let segment = defragment(&sent);
+            assert_eq!(segment, udp_segment(to, from, &payload));
+        }
+    }
+    assert_eq!(host.drops(), []);
+    assert_eq!(host.pool.in_use(), 0);
+    assert_eq!(host.stack.events().get(Event::DatagramReassembled), 8);
+}
+
+#[test]
+fn a_datagram_that_stays_incomplete_is_reported_to_its_sender() {
+    let mut host = Host::new(Config::default());
+    host.bind("[::]:7");
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7)),
+    ] {
+        let pieces = fragments(from, to, &[1; 3000], 1400);
+        host.receive(&pieces[0]);
+        host.advance(29_000);
+        assert!(host.sent().is_empty());
+        host.advance(2_000);
+        let sent = host.sent();
+        assert_eq!(sent.len(), 1);
+        let (_, _, kind, message) = read_ip(&sent[0]);
+        let expected = if from.is_ipv4() {
+            (protocol::ICMPV4, icmpv4::kind::TIME_EXCEEDED)
+        } else {
+            (protocol::ICMPV6, icmpv6::kind::TIME_EXCEEDED)
+        };
+        assert_eq!((kind, message[0], message[1]), (expected.0, expected.1, 1));
+    }
+    assert_eq!(host.stack.drops().get(DropReason::FragmentTimeout), 2);
+}
+
+#[test]
+fn overlapping_fragments_kill_the_datagram() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    let (from, to) = (v6(PEER_V6, 4000), v6(OUR_V6, 7));
+    let pieces = fragments(from, to, &[1; 3000], 1400);
+    let other = fragments(from, to, &[1; 3000], 800);
+    host.receive(&pieces[0]);
+    host.receive(&other[1]);
+    host.receive(&pieces[1]);
+    host.receive(&pieces[2]);
+    assert_eq!(host.echo(socket), 0);
+    assert!(host.stack.drops().get(DropReason::FragmentOverlap) > 0);
+}
+
+#[test]
+fn what_lies_is_dropped_for_its_reason() {
+    let (from, to) = (v4(PEER_V4, 4000), v4(OUR_V4, 7));
+    let good = udp_packet(from, to, b"hello");
+    let good6 = udp_packet(v6(PEER_V6, 4000), v6(OUR_V6, 7), b"hello");
+    let reason = |packet: Vec<u8>| {
+        let mut host = Host::new(Config::default());
+        host.bind("[::]:7");
+        host.receive(&packet);
+        assert!(host.sent().is_empty());
+        assert_eq!(host.pool.in_use(), 0);
+        host.drops()
+    };
+    let changed = |packet: &[u8], at: usize, byte: u8| {
+        let mut packet = packet.to_vec();
+        packet[at] = byte;
+        packet
+    };
+    assert_eq!(reason(good[..10].to_vec()), [("ethernet_truncated", 1)]);
+    assert_eq!(reason(changed(&good, 5, 9)), [("ethernet_not_for_us", 1)]);
+    assert_eq!(reason(changed(&good, 12, 9)), [("ethertype_unknown", 1)]);
+    assert_eq!(reason(good[..30].to_vec()), [("ipv4_truncated", 1)]);
+    assert_eq!(reason(good[..40].to_vec()), [("ipv4_total_length", 1)]);
+    assert_eq!(reason(changed(&good, 22, 63)), [("ipv4_checksum", 1)]);
+    assert_eq!(reason(changed(&good, 44, b'x')), [("udp_checksum", 1)]);
+    assert_eq!(reason(changed(&good, 39, 99)), [("udp_length", 1)]);
+    assert_eq!(reason(changed(&good6, 14 + 47, 0)), [("udp_checksum", 1)]);
+    assert_eq!(
+        reason(changed(&good6, 14 + 5, 99)),
+        [("ipv6_payload_length", 1)]
+    );
+    let mut tagged = good.clone();
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    assert_eq!(reason(tagged), [("vlan_mismatch", 1)]);
+    let mut bare = good6;
+    bare[60..62].fill(0);
+    assert_eq!(reason(bare), [("udp_checksum_missing", 1)]);
+    let from_loopback = udp_packet(v4("127.0.0.1".parse().unwrap(), 1), to, b"x");
+    assert_eq!(reason(from_loopback), [("ipv4_source_invalid", 1)]);
+    let from_broadcast = udp_packet(v4("192.0.2.255".parse().unwrap(), 1), to, b"x");
+    assert_eq!(reason(from_broadcast), [("ipv4_source_invalid", 1)]);
+    let not_ours = udp_packet(from, v4("192.0.2.77".parse().unwrap(), 7), b"x");
+    assert_eq!(reason(not_ours), [("ip_not_local", 1)]);
+    assert_eq!(
+        reason(udp_packet(v4(PEER_V4, 0), to, b"x")),
+        [("udp_port_zero", 1)]
+    );
+}
+
+#[test]
+fn incomplete_checksums_are_named_and_accepted_only_when_configured() {
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7)),
+    ] {
+        let mut packet = udp_packet(from, to, b"hello");
+        let at = packet.len() - 5 - 2;
+        let partial = pseudo(from.ip(), to.ip(), protocol::UDP, 13).incomplete();
+        packet[at..at + 2].copy_from_slice(&partial);
+
+        let mut strict = Host::new(Config::default());
+        let socket = strict.bind("[::]:7");
+        strict.receive(&packet);
+        assert_eq!(strict.echo(socket), 0);
+        assert_eq!(strict.drops(), [("udp_checksum_incomplete", 1)]);
+
+        let mut lenient = Host::new(Config {
+            accept_incomplete_checksums: true,
+            ..Config::default()
+        });
+        let socket = lenient.bind("[::]:7");
+        lenient.receive(&packet);
+        assert_eq!(lenient.echo(socket), 1);
+        assert_eq!(read_udp(&lenient.sent()[0]).2, b"hello");
+        assert_eq!(
+            lenient
+                .stack
+                .events()
+                .get(Event::ChecksumIncompleteAccepted),
+            1
+        );
+    }
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("0.0.0.0:7");
+    for _ in 0..20 {
+        host.receive(&udp_packet(v4(PEER_V4, 4000), v4(OUR_V4, 7), b"x"));
+    }
+    assert_eq!(host.drops(), [("udp_queue_full", 4)]);
+    assert_eq!(host.echo(socket), 16);
+    host.sent();
+    assert_eq!(host.pool.in_use(), 0);
+}
+
+#[test]
+fn an_unknown_neighbour_is_asked_for_and_the_answer_goes_to_the_sender_meanwhile() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("0.0.0.0:7");
+    let stranger = v4("192.0.2.50".parse().unwrap(), 4000);
+    host.receive(&udp_packet(stranger, v4(OUR_V4, 7), b"x"));
+    assert_eq!(host.echo(socket), 1);
+    assert_eq!(host.sent()[0][..6], PEER_MAC);
+    assert_eq!(host.stack.next_wanted_neighbor(), Some(stranger.ip()));
+    assert_eq!(host.stack.next_wanted_neighbor(), None);
+
+    let mac = [2, 0, 0, 0, 0, 50];
+    let known = NeighborUpdate::Set {
+        address: stranger.ip(),
+        mac,
+    };
+    host.stack.set_neighbor(&mut host.pool, known);
+    host.receive(&udp_packet(stranger, v4(OUR_V4, 7), b"x"));
+    assert_eq!(host.echo(socket), 1);
+    assert_eq!(host.sent()[0][..6], mac);
+}
+
+#[test]
+fn a_packet_too_big_lowers_the_path_mtu_of_both_versions() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    for (peer, ours, mtu) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7), 1000),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7), 1300),
+    ] {
+        let payload = [5; 1400];
+        let request = udp_packet(peer, ours, &payload);
+        host.receive(&request);
+        assert_eq!(host.echo(socket), 1);
+        let reply = host.sent().remove(0);
+        let router: IpAddr = if peer.is_ipv4() {
+            PEER_V4.into()
+        } else {
+            PEER_V6.into()
+        };
+        let quoted = &reply[14..14 + 100];
+        let message = too_big(router, ours.ip(), mtu, quoted);
+        host.receive(&message);
+        assert_eq!(
+            host.stack.events().get(Event::PathMtuLearned),
+            if peer.is_ipv4() { 1 } else { 2 }
+        );
+        host.receive(&request);
+        assert_eq!(host.echo(socket), 1);
+        let sent = host.sent();
+        assert_eq!(sent.len(), 2);
+        assert!(
+            sent.iter()
+                .all(|packet| packet.len() <= 14 + usize::from(mtu))
+        );
+        let error = host.stack.udp_take_error(socket).unwrap();
+        assert_eq!(error.remote, peer);
+    }
+    assert_eq!(host.drops(), []);
+}
+
+fn too_big(router: IpAddr, to: IpAddr, mtu: u16, quoted: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; 8];
+    message.extend_from_slice(quoted);
+    let [high, low] = mtu.to_be_bytes();
+    match (router, to) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let rest = [0, 0, high, low];
+            icmpv4::emit(
+                &mut message,
+                0,
+                icmpv4::kind::UNREACHABLE,
+                4,
+                rest,
+                quoted.len(),
+            )
+            .unwrap();
+            ip_packet(router, to, protocol::ICMPV4, &message)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let kind = (icmpv6::kind::PACKET_TOO_BIG, 0);
+            let rest = [0, 0, high, low];
+            icmpv6::emit(
+                &mut message,
+                0,
+                (source, destination),
+                kind,
+                rest,
+                quoted.len(),
+            )
+            .unwrap();
+            ip_packet(router, to, protocol::ICMPV6, &message)
+        }
+        _ => panic!("one version"),
+    }
+}
+
+#[test]
+fn nobody_listening_is_told_within_the_limit() {
+    let mut host = Host::new(Config::default());
+    for (from, to, kind) in [
+        (v4(PEER_V4, 4000), v4(OWN_V4, 9), (protocol::ICMPV4, 3, 3)),
+        (v6(PEER_V6, 4000), v6(OWN_V6, 9), (protocol::ICMPV6, 1, 4)),
+    ] {
+        let packet = udp_packet(from, to, b"anybody?");
+        host.receive(&packet);
+        let sent = host.sent();
+        let (source, destination, protocol, message) = read_ip(&sent[0]);
+        assert_eq!((source, destination), (to.ip(), from.ip()));
+        assert_eq!((protocol, message[0], message[1]), kind);
+        // RFC 1122 §3.2.2: the quoted octets are those received.
+        assert_eq!(message[8..], packet[14..]);
+        for _ in 0..100 {
+            host.receive(&packet);
+        }
+        assert!(host.sent().len() <= 10);
+    }
+    assert!(host.stack.drops().get(DropReason::IcmpRateLimited) >= 180);
+    assert_eq!(host.stack.drops().get(DropReason::UdpNoSocket), 202);
+}
