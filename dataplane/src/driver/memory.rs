@@ -407,3 +407,163 @@ impl fmt::Debug for MemoryDriver {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> MemoryOptions {
+        MemoryOptions {
+            frames: 16,
+            chunk_size: 2048,
+            tx_ring: 4,
+            lane: 8,
+        }
+    }
+
+    fn send(driver: &mut MemoryDriver, bytes: &[u8]) -> Result<(), Frame<Filled>> {
+        let mut frame = driver.take().unwrap();
+        frame.set_len(bytes.len());
+        frame.data_mut().copy_from_slice(bytes);
+        driver.tx(frame)
+    }
+
+    #[test]
+    fn injected_packets_are_received_in_order_and_answers_collected() {
+        let (mut driver, peer) = MemoryDriver::with_peer(options()).unwrap();
+        let mut batch = Batch::with_capacity(3);
+        for number in 0..5u8 {
+            assert!(peer.inject(&[number; 60]));
+        }
+        assert_eq!(driver.rx(&mut batch, 42), 3, "as many as the batch holds");
+        for frame in batch.drain() {
+            assert_eq!(
+                frame.stamps(),
+                stack::frame::Stamps {
+                    arrival_ns: 0,
+                    taken_ns: 42
+                }
+            );
+            driver.tx(frame).unwrap();
+        }
+        assert_eq!(peer.collect(), None, "nothing leaves before a flush");
+        driver.flush();
+        for number in 0..3u8 {
+            assert_eq!(peer.collect().as_deref(), Some(&[number; 60][..]));
+        }
+        assert_eq!(driver.rx(&mut batch, 43), 2);
+        batch.drain().for_each(|frame| driver.give(frame));
+        assert_eq!(
+            driver.census(),
+            FrameCensus {
+                total: 16,
+                home: 16,
+                in_rings: 0,
+                out: 0
+            }
+        );
+    }
+
+    #[test]
+    fn full_wire_fills_the_ring_and_a_full_ring_hands_the_frame_back() {
+        let (mut driver, peer) = MemoryDriver::with_peer(options()).unwrap();
+        let mut sent = 0u8;
+        let back = loop {
+            match send(&mut driver, &[sent; 60]) {
+                Ok(()) => sent += 1,
+                Err(frame) => break frame,
+            }
+            driver.flush();
+        };
+        // Eight on the wire, four in the ring.
+        assert_eq!(sent, 12);
+        assert_eq!(back.data(), [12; 60]);
+        assert_eq!(
+            driver.census(),
+            FrameCensus {
+                total: 16,
+                home: 11,
+                in_rings: 4,
+                out: 1
+            }
+        );
+        driver.give(back);
+        let mut statistics = Vec::new();
+        driver.statistics(&mut statistics);
+        assert_eq!(statistics[0].tx_ring_full, 1);
+        // Nothing is lost: it leaves as the far end takes.
+        for number in 0..12u8 {
+            assert_eq!(peer.collect().as_deref(), Some(&[number; 60][..]));
+            driver.flush();
+        }
+    }
+
+    #[test]
+    fn packets_wait_on_the_wire_while_the_pool_is_empty() {
+        let (mut driver, peer) = MemoryDriver::with_peer(options()).unwrap();
+        let mut held: Vec<_> = std::iter::from_fn(|| driver.take()).collect();
+        assert!(peer.inject(&[1; 60]));
+        let mut batch = Batch::with_capacity(4);
+        assert_eq!(driver.rx(&mut batch, 0), 0);
+        driver.give(held.pop().unwrap());
+        assert_eq!(driver.rx(&mut batch, 0), 1);
+        batch.drain().for_each(|frame| driver.give(frame));
+        held.into_iter().for_each(|frame| driver.give(frame));
+    }
+
+    #[test]
+    fn packet_longer_than_a_frame_is_cut() {
+        let (mut driver, peer) = MemoryDriver::with_peer(options()).unwrap();
+        assert!(peer.inject(&[3; 5000]));
+        let mut batch = Batch::with_capacity(4);
+        driver.rx(&mut batch, 0);
+        for frame in batch.drain() {
+            assert_eq!(frame.data(), [3; 2048 - 256]);
+            driver.give(frame);
+        }
+    }
+
+    #[test]
+    fn pair_carries_packets_both_ways_and_wakes_the_far_end() {
+        let (mut left, mut right) = MemoryDriver::pair(options()).unwrap();
+        let echo = std::thread::spawn(move || {
+            let mut batch = Batch::with_capacity(4);
+            let mut echoed = 0;
+            while echoed < 100 {
+                // Far longer than the test may take: only packets end it.
+                right.wait(Duration::from_secs(30));
+                right.rx(&mut batch, 0);
+                for frame in batch.drain() {
+                    right.tx(frame).unwrap();
+                    echoed += 1;
+                }
+                right.flush();
+            }
+        });
+        let mut batch = Batch::with_capacity(4);
+        for number in 0..100u8 {
+            send(&mut left, &[number; 60]).unwrap();
+            left.flush();
+            while left.rx(&mut batch, 0) == 0 {
+                left.wait(Duration::from_secs(30));
+            }
+            for frame in batch.drain() {
+                assert_eq!(frame.data(), [number; 60]);
+                left.give(frame);
+            }
+        }
+        echo.join().unwrap();
+    }
+
+    #[test]
+    fn frame_of_another_driver_is_refused_and_counted() {
+        let (mut left, mut right) = MemoryDriver::pair(options()).unwrap();
+        let mut frame = left.take().unwrap();
+        frame.set_len(60);
+        right.tx(frame).unwrap();
+        let mut statistics = Vec::new();
+        right.statistics(&mut statistics);
+        assert_eq!((statistics[0].tx_refused, statistics[0].tx_packets), (1, 0));
+        assert_eq!(right.census().home, 16);
+    }
+}

@@ -272,3 +272,28 @@ impl Batch {
         &mut self.frames
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_batch_hands_the_frame_back_and_drains_in_order() {
+        let (mut driver, _peer) = MemoryDriver::with_peer(MemoryOptions::default()).unwrap();
+        let mut batch = Batch::with_capacity(2);
+        for queue in 0..2 {
+            let mut frame = driver.take().unwrap();
+            frame.set_queue(queue);
+            batch.push(frame).unwrap();
+        }
+        assert_eq!((batch.room(), batch.len()), (0, 2));
+        let frame = driver.take().unwrap();
+        let back = batch.push(frame).unwrap_err();
+        driver.give(back);
+        assert_eq!(
+            batch.drain().map(|frame| frame.queue()).collect::<Vec<_>>(),
+            [0, 1]
+        );
+        assert!(batch.is_empty());
+    }
+}

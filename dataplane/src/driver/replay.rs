@@ -413,3 +413,250 @@ impl fmt::Debug for Replay {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A file of this test's own, removed with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("dataplane-replay-{}-{number}.pcap", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn holding(bytes: &[u8]) -> Self {
+            let scratch = Self::new();
+            std::fs::write(&scratch.0, bytes).unwrap();
+            scratch
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn open(input: &Scratch, output: Option<&Scratch>) -> Result<Replay, DriverError> {
+        let options = UmemOptions {
+            frames: 8,
+            ..UmemOptions::default()
+        };
+        Replay::open(&input.0, output.map(|scratch| scratch.0.as_path()), options)
+    }
+
+    /// Receives everything, and sends it back.
+    fn receive_all(replay: &mut Replay) -> Vec<Vec<u8>> {
+        let mut batch = Batch::with_capacity(3);
+        let mut packets = Vec::new();
+        let mut now_ns = 1_700_000_000_123_456_789;
+        while !replay.is_finished() {
+            assert_eq!(replay.wait(Duration::ZERO), Wakeup::Packets);
+            replay.rx(&mut batch, now_ns);
+            now_ns += 1;
+            for frame in batch.drain() {
+                packets.push(frame.data().to_vec());
+                replay.tx(frame).unwrap();
+            }
+            replay.flush();
+        }
+        let census = replay.census();
+        assert_eq!(census.home, census.total);
+        packets
+    }
+
+    fn packets() -> Vec<Vec<u8>> {
+        (0..10u8)
+            .map(|number| vec![number; 60 + usize::from(number) * 100])
+            .collect()
+    }
+
+    #[test]
+    fn what_the_writer_writes_the_replay_receives_and_writes_again() {
+        let (first, second) = (Scratch::new(), Scratch::new());
+        let mut writer = PcapWriter::create(&first.0).unwrap();
+        for packet in packets() {
+            writer.write(&packet, 1_700_000_000_000_000_000).unwrap();
+        }
+        writer.finish().unwrap();
+        let mut replay = open(&first, Some(&second)).unwrap();
+        assert_eq!(receive_all(&mut replay), packets());
+        replay.finish().unwrap();
+        let mut again = open(&second, None).unwrap();
+        assert_eq!(receive_all(&mut again), packets());
+        assert_eq!(again.failure(), None);
+    }
+
+    #[test]
+    fn written_file_is_what_the_format_says() {
+        let scratch = Scratch::new();
+        let mut writer = PcapWriter::create(&scratch.0).unwrap();
+        writer.write(&[1, 2, 3], 1_700_000_000_123_456_789).unwrap();
+        writer.finish().unwrap();
+        let words = |words: &[u32]| {
+            words
+                .iter()
+                .flat_map(|w| w.to_ne_bytes())
+                .collect::<Vec<_>>()
+        };
+        let mut expected = words(&[0xa1b2_3c4d]);
+        expected.extend([2u16, 4].iter().flat_map(|half| half.to_ne_bytes()));
+        expected.extend(words(&[0, 0, 262_144, 1, 1_700_000_000, 123_456_789, 3, 3]));
+        expected.extend([1, 2, 3]);
+        assert_eq!(std::fs::read(&scratch.0).unwrap(), expected);
+    }
+
+    /// A pcapng block: type, length, body, length.
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(12 + body.len().next_multiple_of(4)).unwrap();
+        let mut block = [kind.to_be_bytes(), len.to_be_bytes()].concat();
+        block.extend(body);
+        block.resize(len as usize - 4, 0);
+        block.extend(len.to_be_bytes());
+        block
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    fn enhanced(interface: u32, packet: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(packet.len()).unwrap();
+        block(
+            6,
+            &[words(&[interface, 0, 0, len, len]), packet.to_vec()].concat(),
+        )
+    }
+
+    #[test]
+    fn pcapng_of_the_other_byte_order_is_read_and_other_links_passed_over() {
+        let file = [
+            block(
+                0x0a0d_0d0a,
+                &words(&[0x1a2b_3c4d, 0x0001_0000, u32::MAX, u32::MAX]),
+            ),
+            block(1, &words(&[1 << 16, 0])), // interface 0: Ethernet
+            block(1, &words(&[101 << 16, 0])), // interface 1: raw IP
+            enhanced(0, &[1; 61]),
+            enhanced(1, &[2; 62]),
+            enhanced(7, &[3; 63]),        // no such interface
+            block(5, &words(&[0, 0, 0])), // statistics
+            enhanced(0, &[4; 64]),
+            block(3, &[words(&[65]), vec![5; 65]].concat()), // simple packet
+        ]
+        .concat();
+        let mut replay = open(&Scratch::holding(&file), None).unwrap();
+        assert_eq!(
+            receive_all(&mut replay),
+            [vec![1; 61], vec![4; 64], vec![5; 65]]
+        );
+        assert_eq!(replay.failure(), None);
+    }
+
+    #[test]
+    fn packet_longer_than_a_frame_is_counted_and_passed_over() {
+        let scratch = Scratch::new();
+        let mut writer = PcapWriter::create(&scratch.0).unwrap();
+        for len in [60, 1793, 1792] {
+            writer.write(&vec![9; len], 0).unwrap();
+        }
+        writer.finish().unwrap();
+        let mut replay = open(&scratch, None).unwrap();
+        let lengths: Vec<_> = receive_all(&mut replay).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [60, 1792]);
+        let mut statistics = Vec::new();
+        replay.statistics(&mut statistics);
+        assert_eq!(statistics[0].rx_dropped, 1);
+    }
+
+    #[test]
+    fn file_that_is_no_capture_of_ethernet_is_an_error() {
+        for (bytes, expected) in [
+            (&b""[..], "neither a pcap nor a pcapng"),
+            (
+                b"hello, this is a text of more than twenty-four bytes",
+                "neither a pcap nor a pcapng",
+            ),
+            (
+                &[&words(&[0xa1b2_c3d4, 0x0002_0004, 0, 0, 65535, 101])[..]].concat(),
+                "its link type is 101",
+            ),
+        ] {
+            let sentence = open(&Scratch::holding(bytes), None)
+                .unwrap_err()
+                .to_string();
+            assert!(sentence.contains(expected), "{sentence}");
+        }
+        let missing = Scratch::new();
+        let sentence = open(&missing, None).unwrap_err().to_string();
+        assert!(sentence.contains("cannot read capture file"), "{sentence}");
+    }
+
+    #[test]
+    fn file_that_ends_in_a_packet_is_replayed_up_to_there_and_says_so() {
+        let whole = Scratch::new();
+        let mut writer = PcapWriter::create(&whole.0).unwrap();
+        for packet in packets() {
+            writer.write(&packet, 0).unwrap();
+        }
+        writer.finish().unwrap();
+        let mut bytes = std::fs::read(&whole.0).unwrap();
+        bytes.truncate(bytes.len() - 1);
+        let mut replay = open(&Scratch::holding(&bytes), None).unwrap();
+        assert_eq!(receive_all(&mut replay), packets()[..9]);
+        let sentence = replay.failure().unwrap().to_string();
+        assert!(
+            sentence.contains("its last packet is cut off"),
+            "{sentence}"
+        );
+        assert_eq!(replay.wait(Duration::ZERO), Wakeup::TimedOut);
+        assert!(replay.finish().is_err());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig {
+            cases: 64,
+            failure_persistence: None,
+            ..Default::default()
+        })]
+
+        /// Damage anywhere ends a replay, early or not, and never a process.
+        #[test]
+        fn damaged_file_never_panics(
+            damage in proptest::collection::vec((0..600usize, proptest::prelude::any::<u8>()), 1..20),
+            next_generation in proptest::prelude::any::<bool>(),
+        ) {
+            let mut file = if next_generation {
+                [
+                    block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 0x0001_0000, u32::MAX, u32::MAX])),
+                    block(1, &words(&[1 << 16, 0])),
+                    enhanced(0, &[1; 61]),
+                    block(3, &[words(&[65]), vec![5; 65]].concat()),
+                    enhanced(0, &[4; 64]),
+                ]
+                .concat()
+            } else {
+                let mut file = words(&[0xa1b2_c3d4, 0x0002_0004, 0, 0, 65535, 1]);
+                for len in [60u32, 70, 80, 90] {
+                    file.extend(words(&[0, 0, len, len]));
+                    file.resize(file.len() + len as usize, 7);
+                }
+                file
+            };
+            for (at, byte) in damage {
+                let at = at % file.len();
+                file[at] = byte;
+            }
+            if let Ok(mut replay) = open(&Scratch::holding(&file), None) {
+                receive_all(&mut replay);
+            }
+        }
+    }
+}

@@ -517,3 +517,272 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use stack::frame::Frame as _;
+
+    fn umem(frames: u32, chunk_size: u32) -> Umem {
+        Umem::new(UmemOptions {
+            frames,
+            chunk_size,
+            huge_pages: HugePages::Never,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn umem_of_an_impossible_shape_is_refused() {
+        for (frames, chunk_size, expected) in [
+            (16, 1024, "chunk size 1024"),
+            (16, 3000, "chunk size 3000"),
+            (16, 8192, "chunk size 8192"),
+            (0, 2048, "0 frames"),
+            (FRAMES_MAX + 1, 2048, "frames is outside"),
+        ] {
+            let options = UmemOptions {
+                frames,
+                chunk_size,
+                huge_pages: HugePages::Never,
+            };
+            let sentence = Umem::new(options).unwrap_err().to_string();
+            assert!(sentence.contains(expected), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_that_are_not_there_are_an_error_only_when_required() {
+        // More than any machine that runs this test has reserved: 8 GiB.
+        let options = |huge_pages| UmemOptions {
+            frames: FRAMES_MAX,
+            chunk_size: 2048,
+            huge_pages,
+        };
+        let error = Umem::new(options(HugePages::Require)).unwrap_err();
+        assert!(
+            matches!(error, DriverError::HugePages { pages: 4096, .. }),
+            "{error:?}"
+        );
+        assert!(
+            error.to_string().contains("vm.nr_hugepages=4096"),
+            "{error}"
+        );
+
+        let options = UmemOptions {
+            frames: 8,
+            chunk_size: 2048,
+            huge_pages: HugePages::Auto,
+        };
+        let umem = Umem::new(options).unwrap();
+        let (_, len) = umem.region();
+        assert_eq!(
+            len,
+            if umem.is_huge() {
+                HUGE_PAGE_BYTES
+            } else {
+                8 * 2048
+            }
+        );
+    }
+
+    #[test]
+    fn taken_frame_is_empty_and_holds_what_its_chunk_has_beyond_the_headroom() {
+        for chunk_size in [2048, 4096] {
+            let mut umem = umem(2, chunk_size);
+            let mut frame = umem.take().unwrap();
+            assert!(frame.data().is_empty());
+            assert_eq!(frame.stamps(), Stamps::default());
+            assert_eq!(frame.queue(), 0);
+            assert_eq!(frame.capacity(), chunk_size as usize - 256);
+            // Longer is clamped.
+            frame.set_len(1 << 20);
+            assert_eq!(frame.data().len(), frame.capacity());
+            frame.data_mut().fill(0xaa);
+            // Its neighbour is untouched.
+            let mut other = umem.take().unwrap();
+            other.set_len(1 << 20);
+            assert!(other.data().iter().all(|&byte| byte == 0));
+            umem.give(frame);
+            umem.give(other);
+        }
+    }
+
+    #[test]
+    fn received_stamp_is_read_once() {
+        let mut umem = umem(1, 2048);
+        for expected in [77, 0] {
+            let address = umem.lend_free().unwrap() + 256;
+            if expected != 0 {
+                // The XDP program's part.
+                let (base, _) = umem.region();
+                let stamp = [steer::stamp::STAMP_MAGIC.to_ne_bytes(), 77u64.to_ne_bytes()].concat();
+                // SAFETY: inside the only chunk, which no frame has at the moment.
+                unsafe { base.add(240).copy_from(NonNull::from(&*stamp).cast(), 16) };
+            }
+            let frame = umem.receive(address, 60, 3, 99).unwrap();
+            assert_eq!(
+                frame.stamps(),
+                Stamps {
+                    arrival_ns: expected,
+                    taken_ns: 99
+                }
+            );
+            assert_eq!((frame.data().len(), frame.queue()), (60, 3));
+            umem.give(frame);
+        }
+    }
+
+    #[test]
+    fn descriptor_that_points_nowhere_is_no_frame_and_loses_none() {
+        let mut umem = umem(2, 2048);
+        let address = umem.lend_free().unwrap();
+        // Beyond the last chunk, and far beyond.
+        assert!(umem.receive(2 * 2048, 60, 0, 0).is_none());
+        assert!(umem.receive(u64::MAX - 100, 60, 0, 0).is_none());
+        assert!(!umem.reclaim(2 * 2048));
+        // Longer than its chunk has room for: the packet is lost, the frame is not.
+        assert!(umem.receive(address + 256, 1793, 0, 0).is_none());
+        assert_eq!(
+            umem.census(),
+            FrameCensus {
+                total: 2,
+                home: 2,
+                in_rings: 0,
+                out: 0
+            }
+        );
+        // The longest that fits; and one that starts so early that no stamp can be before it.
+        let address = umem.lend_free().unwrap();
+        let frame = umem.receive(address + 256, 1792, 0, 0).unwrap();
+        umem.give(frame);
+        let address = umem.lend_free().unwrap();
+        let frame = umem.receive(address, 2048, 0, 0).unwrap();
+        umem.give(frame);
+    }
+
+    #[test]
+    fn frame_of_another_umem_is_counted_and_neither_umem_takes_it() {
+        let (mut ours, mut theirs) = (umem(4, 2048), umem(4, 2048));
+        let mut frame = theirs.take().unwrap();
+        frame.set_len(60);
+        assert_eq!(ours.address(&frame), None);
+        ours.give(frame);
+        assert_eq!(ours.foreign(), 1);
+        assert_eq!(ours.census().home, 4);
+        assert_eq!(theirs.census().out, 1);
+    }
+
+    #[test]
+    fn memory_outlives_its_umem_while_a_frame_is_out() {
+        let mut umem = umem(4, 2048);
+        let mut frame = umem.take().unwrap();
+        drop(umem);
+        frame.set_len(100);
+        frame.data_mut().fill(5);
+        assert_eq!(frame.data(), [5; 100]);
+    }
+
+    #[test]
+    fn frame_comes_home_through_its_return_at_the_latest_when_the_umem_goes() {
+        let mut umem = umem(2, 2048);
+        let home = umem.frame_return();
+        let (first, second) = (umem.take().unwrap(), umem.take().unwrap());
+        assert!(umem.take().is_none());
+        std::thread::scope(|scope| scope.spawn(|| home.give(first)).join().unwrap());
+        umem.collect_returns();
+        assert_eq!(umem.census().home, 1);
+        umem.frame_return().give(second);
+        // Drop collects it, and finds everything at home: nothing is left mapped.
+        drop(umem);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Take,
+        Give,
+        LendFree,
+        Lend,
+        Receive(u16),
+        Reclaim(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Take),
+            Just(Step::Give),
+            Just(Step::LendFree),
+            Just(Step::Lend),
+            (0..1900u16).prop_map(Step::Receive),
+            (0..2048u16).prop_map(Step::Reclaim),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// However frames move, each is in one place, the census says how many are where, and what
+        /// was written into one is there until its owner changes it.
+        #[test]
+        fn every_frame_is_in_exactly_one_place(steps in prop::collection::vec(step(), 1..300)) {
+            const FRAMES: u32 = 8;
+            let mut umem = umem(FRAMES, 2048);
+            // The oracle: frames held, each with the byte it was filled with, and addresses lent.
+            let mut held: Vec<(Frame<Filled>, u8)> = Vec::new();
+            let mut lent: Vec<u64> = Vec::new();
+            let mut mark = 0u8;
+            for step in steps {
+                mark = mark.wrapping_add(1);
+                let home = FRAMES as usize - held.len() - lent.len();
+                match step {
+                    Step::Take => match umem.take() {
+                        Some(mut frame) => {
+                            frame.set_len(1000);
+                            frame.data_mut().fill(mark);
+                            held.push((frame, mark));
+                        }
+                        None => prop_assert_eq!(home, 0),
+                    },
+                    Step::Give => if let Some((frame, _)) = held.pop() {
+                        umem.give(frame);
+                    },
+                    Step::LendFree => match umem.lend_free() {
+                        Some(address) => {
+                            prop_assert!(!lent.contains(&address));
+                            lent.push(address);
+                        }
+                        None => prop_assert_eq!(home, 0),
+                    },
+                    Step::Lend => if !held.is_empty() {
+                        let (frame, _) = held.remove(0);
+                        let address = umem.address(&frame).unwrap();
+                        umem.lend(frame);
+                        lent.push(address & !2047);
+                    },
+                    Step::Receive(len) => if !lent.is_empty() {
+                        let address = lent.remove(0);
+                        match umem.receive(address + 256, u32::from(len), 0, 0) {
+                            Some(mut frame) => {
+                                prop_assert_eq!(frame.data().len(), usize::from(len));
+                                frame.data_mut().fill(mark);
+                                held.push((frame, mark));
+                            }
+                            None => prop_assert!(len > 1792),
+                        }
+                    },
+                    Step::Reclaim(offset) => if let Some(address) = lent.pop() {
+                        prop_assert!(umem.reclaim(address + u64::from(offset)));
+                    },
+                }
+                for (frame, mark) in &held {
+                    prop_assert!(frame.data().iter().all(|byte| byte == mark));
+                }
+                let census = umem.census();
+                prop_assert_eq!(census.out as usize, held.len());
+                prop_assert_eq!(census.in_rings as usize, lent.len());
+                prop_assert_eq!(census.home + census.in_rings + census.out, census.total);
+            }
+        }
+    }
+}

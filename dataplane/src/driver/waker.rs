@@ -82,3 +82,67 @@ impl AsFd for Waker {
         self.0.eventfd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Wakeup;
+    use crate::driver::memory::sleep;
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn wake_before_sleep_ends_the_next_sleep_and_only_that() {
+        let waker = Waker::new().unwrap();
+        waker.wake();
+        waker.wake();
+        assert_eq!(sleep(&waker, LONG), Wakeup::Woken);
+        assert_eq!(sleep(&waker, Duration::ZERO), Wakeup::TimedOut);
+    }
+
+    #[test]
+    fn wake_that_comes_too_late_for_its_sleep_does_not_stay_readable() {
+        let waker = Waker::new().unwrap();
+        // A waker that saw a sleeper, and writes after the sleeper has gone on by itself.
+        rustix::io::write(&waker.0.eventfd, &1u64.to_ne_bytes()).unwrap();
+        assert_eq!(sleep(&waker, LONG), Wakeup::TimedOut);
+        assert_eq!(sleep(&waker, Duration::from_millis(1)), Wakeup::TimedOut);
+        let mut count = [0; 8];
+        assert!(
+            rustix::io::read(&waker.0.eventfd, &mut count).is_err(),
+            "still readable"
+        );
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_between_threads() {
+        // A queue of one number: the consumer sleeps whenever it has caught up. A lost wake-up
+        // leaves it asleep for LONG, and the producer waiting for it.
+        const TOTAL: u64 = 20_000;
+        let waker = Waker::new().unwrap();
+        let (produced, consumed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let started = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while consumed.load(Ordering::SeqCst) < TOTAL {
+                    if produced.load(Ordering::SeqCst) > consumed.load(Ordering::SeqCst) {
+                        consumed.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        sleep(&waker, LONG);
+                    }
+                }
+            });
+            for number in 0..TOTAL {
+                while consumed.load(Ordering::SeqCst) < number {
+                    std::hint::spin_loop();
+                    std::thread::yield_now();
+                }
+                produced.store(number + 1, Ordering::SeqCst);
+                waker.wake();
+            }
+        });
+        assert!(started.elapsed() < LONG, "a sleep ran its whole length");
+    }
+}
