@@ -1,6 +1,7 @@
 //! Counters and gauges with names, groups and help texts, gathered for people and machines.
 
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::{
     borrow::Cow,
     fmt::{self, Write},
@@ -17,7 +18,7 @@ pub enum Kind {
 }
 
 /// One number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Its name: subject, action, unit.
     pub name: Cow<'static, str>,
@@ -28,7 +29,7 @@ pub struct Row {
 }
 
 /// Numbers that belong together, such as the reasons for drops or the statistics of a ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// What they have in common: `drop`, `event`, `driver`, `steering`.
     pub name: Cow<'static, str>,
@@ -95,25 +96,8 @@ impl Group {
     }
 }
 
-/// In JSON a group is an object from name to value; the help texts are in the text table and the
-/// metrics.
-impl Serialize for Group {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.rows.len()))?;
-        for Row {
-            name,
-            help: _,
-            value,
-        } in &self.rows
-        {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
 /// One worker's numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerCounters {
     /// Which worker, counted from 0.
     pub worker: usize,
@@ -122,7 +106,7 @@ pub struct WorkerCounters {
 }
 
 /// All numbers of the service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// What each worker counts by itself.
     pub workers: Vec<WorkerCounters>,
@@ -144,6 +128,19 @@ impl Counters {
         }
         total.extend(self.shared.iter().cloned());
         total
+    }
+
+    /// For machines: `{"total": {group: {name: value}}, "workers": [{"worker": 0, "counters": {group:
+    /// …}}], "shared": {group: …}}`. Zeros are included, so that a reader never has to guess.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let worker =
+            |one: &WorkerCounters| json!({"worker": one.worker, "counters": by_name(&one.groups)});
+        json!({
+            "total": by_name(&self.total()),
+            "workers": self.workers.iter().map(worker).collect::<Vec<_>>(),
+            "shared": by_name(&self.shared),
+        })
     }
 
     /// A table for people: one row for each number that is not zero (`verbose`: for all of them),
@@ -216,34 +213,20 @@ fn add(to: &mut Group, from: &Group) {
     }
 }
 
-/// A list of groups as one object from group name to group.
-struct Groups<'a>(&'a [Group]);
-
-impl Serialize for Groups<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|group| (&group.name, group)))
-    }
-}
-
-impl Serialize for WorkerCounters {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("worker", &self.worker)?;
-        map.serialize_entry("counters", &Groups(&self.groups))?;
-        map.end()
-    }
-}
-
-/// `{"total": {group: {name: value}}, "workers": [{"worker": 0, "counters": {group: …}}],
-/// "shared": {group: …}}`, zeros included, so that a consumer never has to guess.
-impl Serialize for Counters {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("total", &Groups(&self.total()))?;
-        map.serialize_entry("workers", &self.workers)?;
-        map.serialize_entry("shared", &Groups(&self.shared))?;
-        map.end()
-    }
+/// Groups as `{group: {name: value}}`.
+fn by_name(groups: &[Group]) -> Value {
+    let rows = |group: &Group| -> Map<String, Value> {
+        group
+            .rows
+            .iter()
+            .map(|row| (row.name.to_string(), row.value.into()))
+            .collect()
+    };
+    groups
+        .iter()
+        .map(|group| (group.name.to_string(), rows(group).into()))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 #[cfg(test)]
@@ -315,8 +298,8 @@ mod tests {
     #[test]
     fn json_is_nested_by_group() {
         assert_eq!(
-            serde_json::to_value(two()).unwrap(),
-            serde_json::json!({
+            two().json(),
+            json!({
                 "total": {
                     "event": {"frame_rx": 42},
                     "drop": {"udp_checksum": 3, "arp_short": 0},

@@ -344,10 +344,10 @@ impl Mirror {
             NetlinkPayload::InnerMessage(DelNeighbour(message)) => {
                 self.on_neighbor(&message, true, out).await?;
             }
-            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) => {
-                if is_mirrored(&route) {
-                    self.schedule(DEBOUNCE);
-                }
+            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route))
+                if is_mirrored(&route) =>
+            {
+                self.schedule(DEBOUNCE);
             }
             // Another link may carry ours, and another interface's address is one we must not send
             // to: whichever changes, the whole may.
