@@ -3,10 +3,12 @@
 //! * [`steering`]: loads and fills the eBPF program that brings flows to us
 //! * [`driver`]: frames, and the drivers that move them (AF_XDP, in-memory, pcap replay)
 //! * [`worker`]: the one loop, pinned to a core
+//! * [`handler`]: the built-in applications
 //! * [`control`]: netlink mirror, control socket, signals; never on a worker's core
 //! * [`observe`]: counters, latency histograms and their exports
 pub mod control;
 pub mod driver;
+pub mod handler;
 pub mod observe;
 pub mod steering;
 pub mod worker;

@@ -1,1 +1,370 @@
-//! worker
+//! One worker: one thread, one core, one loop.
+//!
+//! * `turn` below is the loop's body: a packet's journey in six lines
+//! * [`handoff`]: the queues between workers, for packets that came in on the wrong one
+//! * [`command`]: what the control plane tells a worker, and what a worker asks of it
+//! * [`idle`]: what a worker does when there is nothing to do
+//! * [`clock`]: the one clock
+
+pub mod clock;
+pub mod command;
+pub mod handoff;
+pub mod idle;
+
+use crate::driver::{Batch, Driver, Filled, Frame, Link};
+use crate::handler::Application;
+use crate::observe::latency::{Stage, WorkerLatency};
+use crate::observe::snapshot::Publisher;
+use command::{Command, Commands, Request, ServiceBind};
+use handoff::Handoffs;
+use idle::Idle;
+use stack::counters::{DropCounters, DropReason, Event, EventCounters};
+use stack::frame::{Frame as _, Stamps};
+use stack::time::Instant;
+use stack::udp::UdpSocketId;
+use stack::{Origin, Stack};
+
+/// What a worker counts, as the control plane sees it.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerCounters {
+    /// Why packets were dropped.
+    pub drops: DropCounters,
+    /// What else happened.
+    pub events: EventCounters,
+    /// What the loop did.
+    pub turns: TurnCounters,
+    /// What the driver's queues say, as of the last question.
+    pub queues: Vec<crate::driver::QueueStatistics>,
+}
+
+/// What the loop did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnCounters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Turns that found a packet.
+    pub turns_with_packets: u64,
+    /// Sleeps in `poll`.
+    pub sleeps: u64,
+    /// Commands of the control plane carried out.
+    pub commands: u64,
+}
+
+/// How a worker is set up.
+#[derive(Debug)]
+pub struct Options {
+    /// Packets taken from the rings in one turn, at most.
+    pub batch: usize,
+    /// What to do when there is nothing to do.
+    pub idle: Idle,
+    /// Whether stages are timed.
+    pub latency: bool,
+    /// Datagrams that wait in a socket, at most.
+    pub udp_queue: usize,
+}
+
+/// One worker. Made on the control plane's thread, then run on its own.
+pub struct Worker<D: Driver> {
+    driver: D,
+    stack: Stack<D>,
+    applications: Vec<(UdpSocketId, Application)>,
+    batch: Batch,
+    handoffs: Handoffs,
+    commands: Commands,
+    publisher: Publisher<WorkerCounters>,
+    latency: WorkerLatency,
+    /// When the packets now being answered began their journey; see [`Worker::egress`].
+    journeys: Vec<u64>,
+    counters: WorkerCounters,
+    options: Options,
+}
+
+/// Commands carried out in one turn, at most: the data path comes first.
+const COMMANDS_PER_TURN: usize = 16;
+
+/// Times of one turn, in nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy)]
+struct Clocked {
+    taken: u64,
+    delivered: u64,
+    answered: u64,
+}
+
+impl<D: Driver> Worker<D> {
+    /// A worker without sockets.
+    #[must_use]
+    pub fn new(
+        driver: D,
+        stack: Stack<D>,
+        handoffs: Handoffs,
+        commands: Commands,
+        (publisher, latency): (Publisher<WorkerCounters>, WorkerLatency),
+        options: Options,
+    ) -> Self {
+        Self {
+            batch: Batch::with_capacity(options.batch),
+            // Everything that leaves in one turn came in one batch, or waited for room.
+            journeys: Vec::with_capacity(JOURNEYS_MAX),
+            applications: Vec::new(),
+            counters: WorkerCounters::default(),
+            driver,
+            stack,
+            handoffs,
+            commands,
+            publisher,
+            latency,
+            options,
+        }
+    }
+
+    /// Binds a service's listener here, or notes that other workers serve it.
+    ///
+    /// # Errors
+    /// [`stack::socket::bind::BindError`].
+    pub fn bind(&mut self, bind: &ServiceBind) -> Result<(), stack::socket::bind::BindError> {
+        match bind.application {
+            Some(application) => {
+                let id = self.stack.udp_bind(bind.bind, self.options.udp_queue)?;
+                self.applications.push((id, application));
+            }
+            None => self.stack.udp_bind_elsewhere(bind.bind, bind.service)?,
+        }
+        Ok(())
+    }
+
+    /// Runs until told to stop, and gives back what there is to report. The driver goes with it.
+    #[must_use]
+    pub fn run(mut self) -> (WorkerCounters, WorkerLatency) {
+        let mut idle_since = None;
+        loop {
+            if self.turn() {
+                idle_since = None;
+                continue;
+            }
+            if self.commands.stopping() {
+                break;
+            }
+            let now = clock::now_ns();
+            let since = *idle_since.get_or_insert(now);
+            if let Some(timeout) = self.options.idle.sleep(now.saturating_sub(since)) {
+                self.sleep(timeout);
+            }
+        }
+        self.stack.release_all(&mut self.driver);
+        self.handoffs.close(&mut self.driver);
+        self.update_counters();
+        (self.counters, self.latency)
+    }
+
+    /// One turn of the loop; says whether there was anything to do.
+    #[inline]
+    pub fn turn(&mut self) -> bool {
+        let taken = clock::now_ns();
+        let now = Instant::from_nanos(taken);
+        let received = self.driver.rx(&mut self.batch, taken); // frames leave the RX rings
+        let handed = self.ingest(now); // parse, demultiplex, UDP
+        self.stack.expire(&mut self.driver, now); // timers that are due
+        let delivered = self.clock_if(received + handed > 0, taken);
+        let answers = self.serve(now); // the applications
+        let answered = self.clock_if(answers > 0, delivered);
+        self.record_input(
+            received,
+            answers,
+            Clocked {
+                taken,
+                delivered,
+                answered,
+            },
+        );
+        let sent = self.egress(answered); // packets into TX frames
+        self.driver.flush(); // one kick, and only if the kernel asks for it
+        let told = self.talk(now); // the control plane and the other workers
+        self.counters.turns.turns += 1;
+        self.counters.turns.turns_with_packets += u64::from(received > 0);
+        received + handed + sent + told > 0
+    }
+
+    /// Gives the stack what was received here and what other workers handed over. Returns how many
+    /// the latter were.
+    #[inline]
+    fn ingest(&mut self, now: Instant) -> usize {
+        let Self {
+            driver,
+            stack,
+            batch,
+            latency,
+            options,
+            ..
+        } = self;
+        for frame in batch.drain() {
+            if options.latency {
+                let Stamps {
+                    arrival_ns,
+                    taken_ns,
+                } = frame.stamps();
+                if arrival_ns != 0 {
+                    latency.record(Stage::ArrivalToTaken, taken_ns.saturating_sub(arrival_ns));
+                }
+            }
+            stack.ingest(driver, frame, Origin::Ring, now);
+        }
+        self.handoffs
+            .receive(&mut self.stack, &mut self.driver, now)
+    }
+
+    #[inline]
+    fn serve(&mut self, now: Instant) -> u64 {
+        let Self {
+            driver,
+            stack,
+            applications,
+            ..
+        } = self;
+        applications
+            .iter()
+            .map(|(socket, application)| application.serve(stack, driver, *socket, now))
+            .sum()
+    }
+
+    /// Hands what the stack has to send to the driver. The TX ring is where a packet's journey ends
+    /// as far as we time it.
+    #[inline]
+    fn egress(&mut self, answered: u64) -> usize {
+        let Self {
+            driver,
+            stack,
+            latency,
+            journeys,
+            options,
+            ..
+        } = self;
+        if !options.latency {
+            return stack.egress(|frame| driver.tx(frame));
+        }
+        let sent = stack.egress(|frame: Frame<Filled>| {
+            let Stamps {
+                arrival_ns,
+                taken_ns,
+            } = frame.stamps();
+            let begun = if arrival_ns == 0 {
+                taken_ns
+            } else {
+                arrival_ns
+            };
+            driver.tx(frame)?;
+            if begun != 0 && journeys.len() < JOURNEYS_MAX {
+                journeys.push(begun);
+            }
+            Ok(())
+        });
+        if !journeys.is_empty() {
+            let now = clock::now_ns();
+            let count = journeys.len() as u64;
+            latency.record_n(
+                Stage::AnsweredToTransmitted,
+                now.saturating_sub(answered),
+                count,
+            );
+            for begun in journeys.drain(..) {
+                latency.record(Stage::Whole, now.saturating_sub(begun));
+            }
+        }
+        sent
+    }
+
+    /// Reads the clock if stages are timed and `worth` it; else `otherwise`.
+    #[inline]
+    fn clock_if(&self, worth: bool, otherwise: u64) -> u64 {
+        if worth && self.options.latency {
+            clock::now_ns()
+        } else {
+            otherwise
+        }
+    }
+
+    /// The stages that a batch passes as one.
+    #[inline]
+    fn record_input(&mut self, received: usize, answers: u64, clocked: Clocked) {
+        if !self.options.latency {
+            return;
+        }
+        let Clocked {
+            taken,
+            delivered,
+            answered,
+        } = clocked;
+        if received > 0 {
+            let ns = delivered.saturating_sub(taken);
+            self.latency
+                .record_n(Stage::TakenToDelivered, ns, received as u64);
+        }
+        if answers > 0 {
+            let ns = answered.saturating_sub(delivered);
+            self.latency
+                .record_n(Stage::DeliveredToAnswered, ns, answers);
+        }
+    }
+
+    /// Everything that is not a packet of ours. Returns how much there was of it.
+    #[inline]
+    fn talk(&mut self, now: Instant) -> usize {
+        let mut told = self.handoffs.send(&mut self.stack, &mut self.driver);
+        while let Some(neighbor) = self.stack.next_wanted_neighbor() {
+            self.commands.request(Request::Neighbor(neighbor));
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.next() else {
+                break;
+            };
+            self.obey(command, now);
+            self.counters.turns.commands += 1;
+            told += 1;
+        }
+        if self.commands.asked() {
+            self.update_counters();
+            self.publisher.publish(&self.counters, &mut self.latency);
+        }
+        told
+    }
+
+    #[cold]
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Link(link) => {
+                let old = self.stack.set_link(link, now);
+                self.commands.request(Request::Drop(old));
+            }
+            Command::Neighbor(update) => self.stack.set_neighbor(&mut self.driver, update),
+        }
+    }
+
+    #[cold]
+    fn update_counters(&mut self) {
+        self.counters.drops.clone_from(self.stack.drops());
+        self.counters.events.clone_from(self.stack.events());
+        self.driver.statistics(&mut self.counters.queues);
+    }
+
+    #[cold]
+    fn sleep(&mut self, timeout: std::time::Duration) {
+        self.counters.turns.sleeps += 1;
+        self.driver.wait(timeout);
+        if self.driver.link() == Link::Gone {
+            self.commands.request(Request::DriverGone);
+        }
+    }
+}
+
+/// Packets of one turn whose whole journey is timed, at most. A turn sends one batch, and more only
+/// when the TX ring had been full.
+const JOURNEYS_MAX: usize = 4096;
+
+/// A packet dropped by the worker itself, on the stack's account.
+fn count_drop<D: Driver>(stack: &mut Stack<D>, reason: DropReason) {
+    stack.drops_mut().count(reason);
+}
+
+/// Something the worker did, on the stack's account.
+fn count_event<D: Driver>(stack: &mut Stack<D>, event: Event) {
+    stack.events_mut().count(event);
+}

@@ -1,0 +1,270 @@
+//! The worker's loop over the in-memory driver: no privileges, every step visible.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+#[path = "../../stack/tests/support/mod.rs"]
+mod support;
+
+use dataplane::driver::{Driver, MemoryDriver, MemoryOptions, MemoryPeer};
+use dataplane::handler::Application;
+use dataplane::observe::latency::Stage;
+use dataplane::observe::snapshot::{Collector, exchange};
+use dataplane::worker::command::{Command, Commander, Request, ServiceBind, channel};
+use dataplane::worker::handoff::Lanes;
+use dataplane::worker::idle::Idle;
+use dataplane::worker::{Options, Worker, WorkerCounters};
+use stack::counters::{DropReason, Event};
+use stack::link::NeighborUpdate;
+use stack::socket::bind::Bind;
+use stack::{Config, Stack};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use support::*;
+
+struct Node {
+    worker: Worker<MemoryDriver>,
+    peer: MemoryPeer,
+    commander: Commander,
+    collector: Collector<WorkerCounters>,
+}
+
+/// `count` workers on wires of their own; `served_by` lists the workers of the one service.
+fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
+    let mut drivers: Vec<_> = (0..count)
+        .map(|_| MemoryDriver::with_peer(MemoryOptions::default()).unwrap())
+        .collect();
+    let homes: Vec<_> = drivers
+        .iter_mut()
+        .map(|(driver, _)| driver.frame_return())
+        .collect();
+    let wakers: Vec<_> = drivers.iter().map(|(driver, _)| driver.waker()).collect();
+    let lanes = Lanes::new(count, 64, vec![served_by.to_vec()]);
+    let node = |(index, (driver, peer)): (usize, (MemoryDriver, MemoryPeer))| {
+        let notify = Arc::new(tokio::sync::Notify::new());
+        let (commander, commands) = channel(driver.waker(), notify);
+        let (collector, publisher, latency) = exchange(WorkerCounters::default(), 3).unwrap();
+        let options = Options {
+            batch: 64,
+            idle: Idle::Adaptive {
+                spin: Duration::ZERO,
+                sleep: Duration::from_millis(10),
+            },
+            latency: true,
+            udp_queue: 128,
+        };
+        let stack = Stack::new(Config {
+            announce: false,
+            ..Config::default()
+        });
+        let handoffs = lanes.ends(index, &homes, &wakers);
+        let mut worker = Worker::new(
+            driver,
+            stack,
+            handoffs,
+            commands,
+            (publisher, latency),
+            options,
+        );
+        worker
+            .bind(&ServiceBind {
+                bind: Bind {
+                    local: "[::]:7777".parse().unwrap(),
+                    v6only: false,
+                },
+                service: 0,
+                application: served_by.contains(&index).then_some(Application::Echo),
+            })
+            .unwrap();
+        commander.send(Command::Link(Box::new(link()))).unwrap();
+        for address in [PEER_V4.into(), PEER_V6.into()] {
+            let known = NeighborUpdate::Set {
+                address,
+                mac: PEER_MAC,
+            };
+            commander.send(Command::Neighbor(known)).unwrap();
+        }
+        worker.turn();
+        assert!(matches!(commander.next_request(), Some(Request::Drop(_))));
+        Node {
+            worker,
+            peer,
+            commander,
+            collector,
+        }
+    };
+    drivers.into_iter().enumerate().map(node).collect()
+}
+
+/// Lets the worker publish its counters.
+fn counters(node: &mut Node) -> WorkerCounters {
+    node.collector.ask();
+    node.commander.ask();
+    node.worker.turn();
+    assert!(node.collector.take());
+    node.collector.counters().clone()
+}
+
+fn endpoints() -> [(SocketAddr, SocketAddr); 2] {
+    [
+        (
+            SocketAddr::new(PEER_V4.into(), 4000),
+            SocketAddr::new(OUR_V4.into(), 7777),
+        ),
+        (
+            SocketAddr::new(PEER_V6.into(), 4000),
+            SocketAddr::new(OUR_V6.into(), 7777),
+        ),
+    ]
+}
+
+#[test]
+fn a_turn_echoes_a_batch_and_times_every_stage() {
+    let mut node = nodes(1, &[0]).remove(0);
+    for (from, to) in endpoints() {
+        for _ in 0..20 {
+            assert!(node.peer.inject(&udp_packet(from, to, b"hello")));
+        }
+        assert!(node.worker.turn());
+        for _ in 0..20 {
+            let reply = node.peer.collect().unwrap();
+            assert_eq!(read_udp(&reply), (to, from, b"hello".to_vec()));
+        }
+        assert_eq!(node.peer.collect(), None);
+    }
+    assert!(!node.worker.turn(), "nothing is left to do");
+    let counters = counters(&mut node);
+    assert_eq!(counters.events.get(Event::UdpTx), 40);
+    assert_eq!(counters.turns.turns_with_packets, 2);
+    let latency = node.collector.latency();
+    // The in-memory driver has no XDP program: the journey begins at the ring.
+    assert_eq!(latency.stage(Stage::ArrivalToTaken).len(), 0);
+    for stage in [
+        Stage::TakenToDelivered,
+        Stage::DeliveredToAnswered,
+        Stage::AnsweredToTransmitted,
+        Stage::Whole,
+    ] {
+        assert_eq!(latency.stage(stage).len(), 40, "{stage:?}");
+    }
+}
+
+#[test]
+fn an_echo_does_not_answer_another_echo() {
+    let mut node = nodes(1, &[0]).remove(0);
+    for (port, answered) in [
+        (7777, false),
+        (7, false),
+        (19, false),
+        (53, true),
+        (1024, true),
+    ] {
+        let from = SocketAddr::new(PEER_V4.into(), port);
+        let to = SocketAddr::new(OUR_V4.into(), 7777);
+        node.peer.inject(&udp_packet(from, to, b"forged"));
+        node.worker.turn();
+        assert_eq!(node.peer.collect().is_some(), answered, "from port {port}");
+    }
+    assert_eq!(counters(&mut node).drops.get(DropReason::UdpNoReply), 3);
+}
+
+#[test]
+fn a_packet_on_the_wrong_workers_queue_reaches_the_right_one() {
+    let mut nodes = nodes(3, &[1, 2]);
+    let to = SocketAddr::new(OUR_V4.into(), 7777);
+    for port in 0..50 {
+        let from = SocketAddr::new(PEER_V4.into(), 4000 + port);
+        nodes[0]
+            .peer
+            .inject(&udp_packet(from, to, &port.to_be_bytes()));
+    }
+    nodes[0].worker.turn();
+    let mut answers = [0; 3];
+    for (index, node) in nodes.iter_mut().enumerate() {
+        node.worker.turn();
+        while let Some(reply) = node.peer.collect() {
+            let (_, remote, payload) = read_udp(&reply);
+            assert_eq!(payload, (remote.port() - 4000).to_be_bytes());
+            answers[index] += 1;
+        }
+    }
+    assert_eq!(answers[0], 0);
+    assert_eq!(answers[1] + answers[2], 50);
+    assert!(
+        answers[1] > 5 && answers[2] > 5,
+        "flows are spread: {answers:?}"
+    );
+    assert_eq!(counters(&mut nodes[0]).events.get(Event::HandoffTx), 50);
+    let taken_over: u64 = nodes[1..]
+        .iter_mut()
+        .map(|node| counters(node).events.get(Event::HandoffRx))
+        .sum();
+    assert_eq!(taken_over, 50);
+}
+
+#[test]
+fn packets_of_one_flow_go_to_one_worker() {
+    let mut nodes = nodes(3, &[1, 2]);
+    let (from, to) = endpoints()[1];
+    for _ in 0..30 {
+        nodes[0].peer.inject(&udp_packet(from, to, b"flow"));
+    }
+    nodes[0].worker.turn();
+    let taken_over = |node: &mut Node| {
+        node.worker.turn();
+        counters(node).events.get(Event::HandoffRx)
+    };
+    let mut counts = [taken_over(&mut nodes[1]), taken_over(&mut nodes[2])];
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 30]);
+}
+
+#[test]
+fn a_full_lane_drops_and_counts() {
+    let mut nodes = nodes(2, &[1]);
+    let (from, to) = endpoints()[0];
+    for _ in 0..2 {
+        for _ in 0..60 {
+            nodes[0].peer.inject(&udp_packet(from, to, b"x"));
+        }
+        nodes[0].worker.turn();
+    }
+    let counters = counters(&mut nodes[0]);
+    assert_eq!(counters.events.get(Event::HandoffTx), 64);
+    assert_eq!(counters.drops.get(DropReason::HandoffFull), 56);
+}
+
+#[test]
+fn a_worker_told_to_stop_ends_with_its_counters_and_every_frame_at_home() {
+    let Node {
+        worker,
+        peer,
+        commander,
+        ..
+    } = nodes(1, &[0]).remove(0);
+    let (from, to) = endpoints()[0];
+    peer.inject(&udp_packet(from, to, b"last"));
+    let thread = std::thread::spawn(move || worker.run());
+    while peer.collect().is_none() {
+        std::thread::yield_now();
+    }
+    commander.stop();
+    let (counters, latency) = thread.join().unwrap();
+    assert_eq!(counters.events.get(Event::UdpTx), 1);
+    assert_eq!(latency.stage(Stage::Whole).len(), 1);
+}
+
+#[test]
+fn unknown_neighbours_are_asked_of_the_control_plane() {
+    let mut node = nodes(1, &[0]).remove(0);
+    let from = SocketAddr::new("192.0.2.50".parse().unwrap(), 4000);
+    node.peer.inject(&udp_packet(
+        from,
+        SocketAddr::new(OUR_V4.into(), 7777),
+        b"x",
+    ));
+    node.worker.turn();
+    match node.commander.next_request() {
+        Some(Request::Neighbor(address)) => assert_eq!(address, from.ip()),
+        other => panic!("{other:?}"),
+    }
+}
