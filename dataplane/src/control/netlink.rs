@@ -55,9 +55,11 @@ pub struct MirrorConfig {
 pub enum MirrorEvent {
     /// The link, an address or a route: all of them as they now are.
     Link(LinkState),
-    /// One neighbour.
+    /// One neighbour. A `Remove` may be about one that was never set: it was asked for and does not
+    /// answer.
     Neighbor(NeighborUpdate),
-    /// The interface, or its VLAN sub-interface, was removed. If it returns under the same name,
+    /// The interface, or its VLAN sub-interface, was removed; all its neighbours were removed just
+    /// before. If it returns under the same name,
     /// the next event is `Link`; its index is then another, so AF_XDP sockets must be made anew.
     Gone,
 }

@@ -369,8 +369,9 @@ impl Mirror {
             .current
             .as_ref()
             .is_some_and(|r| r.interface.index == message.header.ifindex);
-        let update = ours.then(|| neighbors::update(message, deleted)).flatten();
-        if let Some(update) = update.and_then(|update| self.neighbors.apply(update)) {
+        let news = ours.then(|| neighbors::news(message, deleted)).flatten();
+        let update = news.and_then(|(address, news)| self.neighbors.apply(address, news));
+        if let Some(update) = update {
             out.send(MirrorEvent::Neighbor(update)).await?;
         }
         Ok(())
@@ -455,7 +456,9 @@ impl Mirror {
         };
         if other {
             self.current = None;
-            self.neighbors = Neighbors::default();
+            for update in self.neighbors.replace(&[]) {
+                out.send(MirrorEvent::Neighbor(update)).await?;
+            }
             out.send(MirrorEvent::Gone).await?;
         }
         let Some(interface) = found else {
@@ -488,7 +491,7 @@ impl Mirror {
         let table = self.dumper.neighbors(current.interface.index).await?;
         let table: Vec<_> = table
             .iter()
-            .filter_map(|message| neighbors::update(message, false))
+            .filter_map(|message| neighbors::news(message, false))
             .collect();
         Ok(self.neighbors.replace(&table))
     }

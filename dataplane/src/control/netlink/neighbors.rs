@@ -21,9 +21,21 @@ pub(super) const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// subnet wakes up at once waits seconds for the last.
 pub(super) const REQUESTS_MAX: usize = 512;
 
-/// What a kernel message says about a neighbour; `None` if it is about something else: a proxy entry,
-/// or a group, which the kernel lists too but whose Ethernet address follows from its own.
-pub(super) fn update(message: &NeighbourMessage, deleted: bool) -> Option<NeighborUpdate> {
+/// What a kernel message says about a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It is at this Ethernet address.
+    At(MacAddr),
+    /// Nothing is known about it: it was deleted, or is only being asked for.
+    Unknown,
+    /// It was asked for and does not answer.
+    Failed,
+}
+
+/// Which neighbour a kernel message is about, and what it says; `None` if it is about something
+/// else: a proxy entry, or a group, which the kernel lists too but whose Ethernet address follows
+/// from its own.
+pub(super) fn news(message: &NeighbourMessage, deleted: bool) -> Option<(IpAddr, News)> {
     if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
@@ -43,27 +55,21 @@ pub(super) fn update(message: &NeighbourMessage, deleted: bool) -> Option<Neighb
         }
     }
     let address = address.filter(|&address| can_be_neighbor(address))?;
-    let usable = !deleted && is_usable(&message.header.state);
-    Some(match mac.filter(|_| usable) {
-        Some(mac) => NeighborUpdate::Set { address, mac },
-        None => NeighborUpdate::Remove { address },
-    })
-}
-
-/// `NUD_VALID` of `include/net/neighbour.h`: states in which the kernel itself sends to the address
-/// it has.
-fn is_usable(state: &NeighbourState) -> bool {
-    match state {
+    let news = match message.header.state {
+        _ if deleted => News::Unknown,
+        NeighbourState::Failed => News::Failed,
+        // `NUD_VALID` of `include/net/neighbour.h`: states in which the kernel itself sends to the
+        // address it has.
         NeighbourState::Reachable
         | NeighbourState::Stale
         | NeighbourState::Delay
         | NeighbourState::Probe
         | NeighbourState::Permanent
-        | NeighbourState::Noarp => true,
-        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None => false,
-        // A combination nobody documents, or a state to come: not known to be usable.
-        _ => false,
-    }
+        | NeighbourState::Noarp => mac.map_or(News::Unknown, News::At),
+        // Being asked for, or a state to come that is not known to be usable.
+        _ => News::Unknown,
+    };
+    Some((address, news))
 }
 
 /// The neighbours as last announced.
@@ -71,27 +77,36 @@ fn is_usable(state: &NeighbourState) -> bool {
 pub(super) struct Neighbors(HashMap<IpAddr, MacAddr>);
 
 impl Neighbors {
-    /// Takes an update in; returns it if somebody should hear of it. A `Set` always is one: whoever
-    /// dropped the neighbour for want of room may be waiting for it.
-    pub(super) fn apply(&mut self, update: NeighborUpdate) -> Option<NeighborUpdate> {
-        match update {
-            NeighborUpdate::Set { address, mac } => {
+    /// Takes news in; returns what somebody should hear of it. That a neighbour is somewhere is
+    /// always told: whoever dropped it for want of room may be waiting for it. So is that it does
+    /// not answer: packets may be waiting. That nothing is known about it is told only if something
+    /// was.
+    pub(super) fn apply(&mut self, address: IpAddr, news: News) -> Option<NeighborUpdate> {
+        match news {
+            News::At(mac) => {
                 self.0.insert(address, mac);
-                Some(update)
+                Some(NeighborUpdate::Set { address, mac })
             }
-            NeighborUpdate::Remove { address } => self.0.remove(&address).map(|_| update),
+            News::Failed => {
+                self.0.remove(&address);
+                Some(NeighborUpdate::Remove { address })
+            }
+            News::Unknown => self
+                .0
+                .remove(&address)
+                .map(|_| NeighborUpdate::Remove { address }),
         }
     }
 
     /// Takes a whole table in; returns what differs.
-    pub(super) fn replace(&mut self, table: &[NeighborUpdate]) -> Vec<NeighborUpdate> {
+    pub(super) fn replace(&mut self, table: &[(IpAddr, News)]) -> Vec<NeighborUpdate> {
         let mut changes = Vec::new();
         let mut present = HashSet::new();
-        for &update in table {
-            if let NeighborUpdate::Set { address, mac } = update {
+        for &(address, news) in table {
+            if let News::At(mac) = news {
                 present.insert(address);
                 if self.0.insert(address, mac) != Some(mac) {
-                    changes.push(update);
+                    changes.push(NeighborUpdate::Set { address, mac });
                 }
             }
         }
@@ -176,37 +191,37 @@ mod tests {
     }
 
     #[test]
-    fn only_usable_states_with_an_address_are_set() {
+    fn only_usable_states_have_an_address() {
         use NeighbourState::{
             Delay, Failed, Incomplete, Noarp, Other, Permanent, Probe, Reachable, Stale,
         };
         for address in ["192.0.2.9", "2001:db8::9"] {
-            let set = NeighborUpdate::Set {
-                address: ip(address),
-                mac: MAC,
-            };
-            let remove = NeighborUpdate::Remove {
-                address: ip(address),
-            };
+            let is = |news| Some((ip(address), news));
             for state in [Reachable, Stale, Delay, Probe, Permanent, Noarp] {
                 let usable = message(address, state, Some(&MAC));
-                assert_eq!(update(&usable, false), Some(set));
-                assert_eq!(update(&usable, true), Some(remove), "deleted");
+                assert_eq!(news(&usable, false), is(News::At(MAC)));
+                assert_eq!(news(&usable, true), is(News::Unknown), "deleted");
             }
-            for state in [Failed, Incomplete, NeighbourState::None, Other(0x300)] {
+            for state in [Incomplete, NeighbourState::None, Other(0x300)] {
                 assert_eq!(
-                    update(&message(address, state, Some(&MAC)), false),
-                    Some(remove)
+                    news(&message(address, state, Some(&MAC)), false),
+                    is(News::Unknown)
                 );
             }
             assert_eq!(
-                update(&message(address, Reachable, None), false),
-                Some(remove)
+                news(&message(address, Failed, Some(&MAC)), false),
+                is(News::Failed)
             );
             assert_eq!(
-                update(&message(address, Reachable, Some(&[1; 20])), false),
-                Some(remove)
+                news(&message(address, Failed, None), true),
+                is(News::Unknown)
             );
+            assert_eq!(
+                news(&message(address, Reachable, None), false),
+                is(News::Unknown)
+            );
+            let long = message(address, Reachable, Some(&[1; 20]));
+            assert_eq!(news(&long, false), is(News::Unknown));
         }
     }
 
@@ -214,37 +229,44 @@ mod tests {
     fn proxies_and_groups_are_no_neighbors() {
         let mut proxy = message("192.0.2.9", NeighbourState::Permanent, Some(&MAC));
         proxy.header.flags = NeighbourFlags::Proxy;
-        assert_eq!(update(&proxy, false), None);
+        assert_eq!(news(&proxy, false), None);
         for group in ["224.0.0.1", "ff02::16", "255.255.255.255"] {
             assert_eq!(
-                update(&message(group, NeighbourState::Noarp, Some(&MAC)), false),
+                news(&message(group, NeighbourState::Noarp, Some(&MAC)), false),
                 None
             );
         }
-        assert_eq!(update(&NeighbourMessage::default(), false), None);
+        assert_eq!(news(&NeighbourMessage::default(), false), None);
     }
 
     #[test]
-    fn a_table_read_again_tells_only_differences() {
-        let set = |host: u8, mac: u8| NeighborUpdate::Set {
-            address: IpAddr::from([192, 0, 2, host]),
+    fn news_are_told_to_whom_they_matter() {
+        let host = |host: u8| IpAddr::from([192, 0, 2, host]);
+        let at = |n: u8, mac: u8| (host(n), News::At([mac; 6]));
+        let set = |n: u8, mac: u8| NeighborUpdate::Set {
+            address: host(n),
             mac: [mac; 6],
         };
-        let gone = |host: u8| NeighborUpdate::Remove {
-            address: IpAddr::from([192, 0, 2, host]),
-        };
+        let gone = |n: u8| NeighborUpdate::Remove { address: host(n) };
         let mut neighbors = Neighbors::default();
+        let unknown = (host(9), News::Unknown);
         assert_eq!(
-            neighbors.replace(&[set(1, 1), set(2, 2), gone(9)]),
+            neighbors.replace(&[at(1, 1), at(2, 2), unknown]),
             [set(1, 1), set(2, 2)]
         );
-        assert_eq!(neighbors.replace(&[set(1, 1), set(2, 3)]), [set(2, 3)]);
-        assert_eq!(neighbors.replace(&[set(2, 3), gone(1)]), [gone(1)]);
+        assert_eq!(neighbors.replace(&[at(1, 1), at(2, 3)]), [set(2, 3)]);
+        assert_eq!(
+            neighbors.replace(&[at(2, 3), (host(1), News::Failed)]),
+            [gone(1)]
+        );
         assert_eq!(neighbors.len(), 1);
-        // One by one: a repeated `Set` is told, a repeated `Remove` is not.
-        assert_eq!(neighbors.apply(set(2, 3)), Some(set(2, 3)));
-        assert_eq!(neighbors.apply(gone(2)), Some(gone(2)));
-        assert_eq!(neighbors.apply(gone(2)), None);
+        // One by one: where it is, and that it does not answer, is told again; that it is not
+        // known is not.
+        assert_eq!(neighbors.apply(host(2), News::At([3; 6])), Some(set(2, 3)));
+        assert_eq!(neighbors.apply(host(2), News::Unknown), Some(gone(2)));
+        assert_eq!(neighbors.apply(host(2), News::Unknown), None);
+        assert_eq!(neighbors.apply(host(2), News::Failed), Some(gone(2)));
+        assert_eq!(neighbors.apply(host(2), News::Failed), Some(gone(2)));
     }
 
     #[test]
