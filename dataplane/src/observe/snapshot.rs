@@ -72,6 +72,13 @@ pub struct Publisher<C> {
 }
 
 impl<C: Clone> Publisher<C> {
+    /// Whether the control plane has asked: time to bring the counters up to date.
+    #[inline]
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        !self.shared.empty.is_empty()
+    }
+
     /// Hands `counters` and `latency` over if the control plane has asked, and says whether it had.
     /// To be called once a turn: unasked, it is one look at a queue. `latency` is empty afterwards,
     /// the control plane keeps the totals; `counters` stay as they are and must only ever grow.
