@@ -263,6 +263,71 @@ fn packets_are_received_with_preferred_busy_polling() {
 }
 
 #[test]
+fn packets_are_moved_without_need_wakeup_and_in_large_chunks() {
+    in_namespace(
+        "packets_are_moved_without_need_wakeup_and_in_large_chunks",
+        || {
+            veth(1);
+            for interface in [DEVICE, PEER] {
+                ip(&format!("link set {interface} mtu 3000"));
+            }
+            let peer = PacketSocket::open(PEER);
+            let redirect = Redirect::attach(DEVICE, IN_DRIVER);
+            let mut driver = AfXdp::open(&AfXdpOptions {
+                need_wakeup: false,
+                chunk_size: 4096,
+                ..options(&[0])
+            })
+            .expect("opens");
+            redirect.register(driver.sockets());
+            // An Ethernet frame of the whole MTU, no two bytes in a row alike.
+            let mut long: Vec<u8> = (0..3014u32).map(|at| (at % 251) as u8).collect();
+            long[12..14].copy_from_slice(&[0x88, 0xb5]);
+            for _ in 0..300 {
+                peer.send(&long);
+                echo(&mut driver, 1, |data, _, _, _| assert_eq!(data, long));
+                until("the long packet back", || {
+                    driver.flush();
+                    peer.receive().is_some_and(|packet| packet == long)
+                });
+            }
+            assert!(sum(&driver, |queue| queue.tx_kicks) >= 300);
+            assert_all_accounted_for(&driver);
+        },
+    );
+}
+
+#[test]
+fn huge_pages_carry_packets_where_they_are_required() {
+    let name = "huge_pages_carry_packets_where_they_are_required";
+    let free = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = free
+        .lines()
+        .find_map(|line| line.strip_prefix("HugePages_Free:"));
+    if free
+        .and_then(|free| free.trim().parse::<u32>().ok())
+        .is_none_or(|free| free == 0)
+    {
+        println!("skipped: {name}: needs a free huge page (sysctl vm.nr_hugepages=1)");
+        return;
+    }
+    in_namespace(name, || {
+        veth(1);
+        let peer = PacketSocket::open(PEER);
+        // 1024 frames of 2048 bytes: one huge page.
+        let huge_pages = config::HugePages::Require;
+        let mut driver = AfXdp::open(&AfXdpOptions {
+            huge_pages,
+            ..options(&[0])
+        })
+        .expect("opens");
+        assert!(driver.report().huge_pages);
+        send_numbered(&mut driver, 0, 100, 1);
+        collect_numbered(&peer, 100, || driver.flush());
+    });
+}
+
+#[test]
 fn queue_is_bound_again_ten_times_in_a_row() {
     in_namespace("queue_is_bound_again_ten_times_in_a_row", || {
         veth(2);
