@@ -5,12 +5,12 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench ebpf fuzz fmt lint doc deny install-deps
+.PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz fmt lint doc deny install-deps
 
 help: ## this list
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r target what; do printf '%-20s %s\n' "$$target" "$$what"; done
+		while IFS='|' read -r target what; do printf '%-24s %s\n' "$$target" "$$what"; done
 
 build: ## the service and loadgen, optimized, in target/release
 	@scripts/deps.sh build
@@ -27,6 +27,14 @@ test: ## everything that can be tested here; names what it skipped
 bench: ## measures against a bare reflector and a kernel server; prints ratios
 	@scripts/deps.sh build run bench
 	@scripts/bench.sh
+
+bench-instructions: ## counts instructions per UDP echo; writes the table in bench/BASELINE.md
+	@scripts/deps.sh build bench
+	@scripts/bench-instructions.sh
+
+bench-check: ## the same, compared with the table; fails if something grew by more than 3 %
+	@scripts/deps.sh build bench
+	@scripts/bench-instructions.sh --check
 
 ebpf: ## rebuilds the steering program (only after changing it: the object is committed)
 	@ebpf/build.sh

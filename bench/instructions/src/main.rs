@@ -1,0 +1,133 @@
+//! How many instructions a UDP echo takes, in memory and without a driver.
+//!
+//! ```text
+//!   echo-instructions SUBJECT VERSION PAYLOAD PACKETS      echo-instructions stack ipv4 64 12800
+//!
+//!   receive ──► [received: 64 frames] ── SUBJECT turns them round ──► [sent: 64 frames] ──► give back
+//!   └─ the harness: the same for all subjects ─┘                 └─ the harness ──────────────────┘
+//! ```
+//!
+//! Run under callgrind by `scripts/bench-instructions.sh`, which subtracts the harness; the table is
+//! `bench/BASELINE.md`. A run by itself checks that the subject works and says nothing.
+
+mod packet;
+mod reflector;
+mod smoltcp_echo;
+mod stack_echo;
+
+use packet::{Request, Version};
+use stack::heap::{HeapFrame, HeapPool};
+use stack::time::{Duration, Instant};
+use std::process::ExitCode;
+
+/// Packets of one turn: what the service takes from its rings at once.
+const BATCH: usize = 64;
+/// Length of one turn: at 64 packets each, 1.28 million packets a second. Timers that are due every
+/// 10 ms then run once in 200 turns, and their cost is in the figure.
+const TURN: Duration = Duration::from_micros(50);
+/// Bytes of one frame: the smaller of the two sizes AF_XDP has.
+const FRAME_BYTES: usize = 2048;
+
+/// Something that answers requests.
+trait Subject {
+    /// Answers what is in `received`, and moves the answers to `sent`.
+    fn turn(
+        &mut self,
+        pool: &mut HeapPool,
+        received: &mut Vec<HeapFrame>,
+        sent: &mut Vec<HeapFrame>,
+        now: Instant,
+    );
+}
+
+/// Does nothing: what receiving and giving back cost.
+struct Harness;
+
+impl Subject for Harness {
+    fn turn(
+        &mut self,
+        _pool: &mut HeapPool,
+        received: &mut Vec<HeapFrame>,
+        sent: &mut Vec<HeapFrame>,
+        _now: Instant,
+    ) {
+        for frame in received.drain(..) {
+            sent.push(frame);
+        }
+    }
+}
+
+/// The frames a driver took from its ring.
+#[inline(never)]
+fn receive(pool: &mut HeapPool, request: &[u8], received: &mut Vec<HeapFrame>) {
+    for _ in 0..BATCH {
+        received.extend(pool.receive(request));
+    }
+}
+
+/// The frames a driver got back once they were sent.
+#[inline(never)]
+fn give_back(pool: &mut HeapPool, sent: &mut Vec<HeapFrame>) {
+    use stack::frame::FramePool as _;
+    for frame in sent.drain(..) {
+        pool.give(frame);
+    }
+}
+
+/// Sends `packets` requests (rounded down to whole batches) and looks at the first answer.
+fn run(mut subject: impl Subject, request: &Request, packets: usize, answers: bool) {
+    let mut pool = HeapPool::new(4 * BATCH, FRAME_BYTES);
+    let mut received = Vec::with_capacity(BATCH);
+    let mut sent = Vec::with_capacity(BATCH);
+    let mut now = Instant::from_nanos(1_000_000_000);
+    for turn in 0..packets / BATCH {
+        now = now + TURN;
+        receive(&mut pool, &request.bytes, &mut received);
+        subject.turn(&mut pool, &mut received, &mut sent, now);
+        assert_eq!(sent.len(), BATCH, "every request has its answer");
+        if turn == 0 && answers {
+            request.check_answer(&sent[0]);
+        }
+        give_back(&mut pool, &mut sent);
+    }
+}
+
+const USAGE: &str = "usage: echo-instructions \
+    harness|reflector|stack|stack-rewritten|smoltcp ipv4|ipv6 PAYLOAD PACKETS";
+
+fn parse(arguments: &[String]) -> Option<(&str, Version, usize, usize)> {
+    let [subject, version, payload, packets] = arguments else {
+        return None;
+    };
+    let version = match version.as_str() {
+        "ipv4" => Version::V4,
+        "ipv6" => Version::V6,
+        _ => return None,
+    };
+    let payload = payload
+        .parse()
+        .ok()
+        .filter(|len| (1..=1400).contains(len))?;
+    Some((subject, version, payload, packets.parse().ok()?))
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((subject, version, payload, packets)) = parse(&arguments) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let request = Request::new(version, payload);
+    match subject {
+        "harness" => run(Harness, &request, packets, false),
+        "reflector" => run(reflector::Reflector, &request, packets, true),
+        "stack" => run(stack_echo::StackEcho::new(false), &request, packets, true),
+        "stack-rewritten" => run(stack_echo::StackEcho::new(true), &request, packets, true),
+        "smoltcp" => run(smoltcp_echo::SmoltcpEcho::new(), &request, packets, true),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}

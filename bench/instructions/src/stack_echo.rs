@@ -1,0 +1,106 @@
+//! The stack with one dual-stack socket, and an application that answers as the service's `echo`
+//! does.
+
+use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, PEER_MAC, PEER_V4, PEER_V6};
+use super::{BATCH, Subject};
+use stack::heap::{HeapFrame, HeapPool};
+use stack::ip::route::{Route, RouteTable};
+use stack::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
+use stack::socket::bind::Bind;
+use stack::time::Instant;
+use stack::udp::UdpSocketId;
+use stack::{Config, Origin, Stack};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub(crate) struct StackEcho {
+    stack: Stack<HeapPool>,
+    socket: UdpSocketId,
+    /// Whether the application writes to payloads: then their checksums are made anew.
+    rewrite: bool,
+}
+
+/// Ports that answer whatever they receive, as in the service's echo.
+const ANSWERING_PORTS: [u16; 6] = [7, 9, 13, 17, 19, 37];
+
+impl StackEcho {
+    pub(crate) fn new(rewrite: bool) -> Self {
+        let mut stack = Stack::new(Config::default());
+        let now = Instant::ZERO;
+        stack.set_link(Box::new(link()), now);
+        // Nobody waits for a frame yet, so none comes back to this pool.
+        let mut pool = HeapPool::new(0, 0);
+        for address in [IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)] {
+            let mac = PEER_MAC;
+            stack.set_neighbor(&mut pool, NeighborUpdate::Set { address, mac });
+        }
+        let bind = Bind {
+            local: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), OUR_PORT),
+            v6only: false,
+        };
+        let socket = stack.udp_bind(bind, 2 * BATCH).expect("a free port");
+        Self {
+            stack,
+            socket,
+            rewrite,
+        }
+    }
+}
+
+fn link() -> LinkState {
+    let local = |address: IpAddr, prefix_len, broadcast| LocalAddress {
+        address,
+        prefix_len,
+        broadcast,
+        owner: AddressOwner::Kernel,
+    };
+    let on_link = vec![
+        Route::on_link(Ipv4Addr::new(192, 0, 2, 0).into(), 24),
+        Route::on_link(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).into(), 64),
+    ];
+    LinkState {
+        mac: OUR_MAC,
+        mtu: 1500,
+        up: true,
+        addresses: vec![
+            local(OUR_V4.into(), 24, Some(Ipv4Addr::new(192, 0, 2, 255))),
+            local(OUR_V6.into(), 64, None),
+        ],
+        routes: RouteTable::new(on_link, 16).expect("two routes"),
+    }
+}
+
+impl Subject for StackEcho {
+    fn turn(
+        &mut self,
+        pool: &mut HeapPool,
+        received: &mut Vec<HeapFrame>,
+        sent: &mut Vec<HeapFrame>,
+        now: Instant,
+    ) {
+        let Self {
+            stack,
+            socket,
+            rewrite,
+        } = self;
+        for frame in received.drain(..) {
+            stack.ingest(pool, frame, Origin::Ring, now);
+        }
+        stack.expire(pool, now);
+        while let Some(mut datagram) = stack.udp_recv(*socket) {
+            let (remote, local) = datagram.ports();
+            if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
+                stack.udp_release(pool, datagram);
+                continue;
+            }
+            if *rewrite && let Some(first) = datagram.payload_mut().first_mut() {
+                *first = first.wrapping_add(1);
+            }
+            // A reply that is not sent is missed by the harness.
+            let _ = stack.udp_reply(pool, datagram, now);
+        }
+        stack.egress(|frame| {
+            sent.push(frame);
+            Ok(())
+        });
+    }
+}

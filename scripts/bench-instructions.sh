@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Counts the instructions of one UDP echo under callgrind and writes the table in bench/BASELINE.md.
+#
+#   scripts/bench-instructions.sh             counts, writes the table
+#   scripts/bench-instructions.sh --check     counts, compares with the table; fails if something grew
+#                                             by more than 3 %
+#
+# Every subject runs twice, for N and for 11 N packets; a tenth of the difference is what N packets
+# cost without start and end. What the harness costs by itself is subtracted.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:$HOME/.cargo/bin
+
+table=bench/BASELINE.md
+# 12,800 packets are 10 ms of the harness's time: the timers of every 10 ms run ten times in the
+# difference, as often as they should.
+packets=12800
+# A count repeats exactly on one machine. Another CPU's memcpy differs by a few instructions, and the
+# next compiler by more; what is worth a look is more than that.
+tolerance_percent=3
+subjects=(
+    "stack 64" "stack-rewritten 64" "reflector 64" "smoltcp 64"
+    "stack 1" "stack 1400" "stack-rewritten 1" "stack-rewritten 1400"
+)
+
+check=no
+case "${1-}" in
+    "") ;;
+    --check) check=yes ;;
+    *)
+        echo "bench-instructions.sh: $1: must be --check or nothing" >&2
+        exit 2
+        ;;
+esac
+command -v valgrind >/dev/null || {
+    echo "bench-instructions.sh: no valgrind: scripts/deps.sh bench installs it" >&2
+    exit 1
+}
+
+build=(cargo build --release --locked -p echo-instructions)
+"${build[@]}" --quiet
+program=$("${build[@]}" --quiet --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+
+# collect SUBJECT VERSION PAYLOAD PACKETS: all instructions of one run.
+collect() {
+    local log
+    log=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$@" 2>&1) || {
+        printf '%s\n' "$log" >&2
+        return 1
+    }
+    printf '%s\n' "$log" | sed -n 's/^==[0-9]*== Collected : \([0-9]*\)$/\1/p'
+}
+
+# per_packet SUBJECT VERSION PAYLOAD: instructions a packet, start and end left out.
+per_packet() {
+    local once eleven
+    once=$(collect "$1" "$2" "$3" "$packets")
+    eleven=$(collect "$1" "$2" "$3" $((11 * packets)))
+    echo $(((eleven - once) / (10 * packets)))
+}
+
+# count: a line `SUBJECT PAYLOAD IPV4 IPV6` for each subject, harness subtracted.
+count() {
+    local subject payload version harness counts
+    for entry in "${subjects[@]}"; do
+        read -r subject payload <<<"$entry"
+        counts=()
+        for version in ipv4 ipv6; do
+            harness=$(per_packet harness "$version" "$payload")
+            counts+=($(($(per_packet "$subject" "$version" "$payload") - harness)))
+        done
+        echo "$subject $payload ${counts[*]}"
+    done
+}
+
+counted=$(count)
+
+if [ "$check" = no ]; then
+    # The text around the table stays; the table between the marks is replaced.
+    {
+        sed '/^<!-- counted/q' "$table"
+        echo
+        echo "\`scripts/bench-instructions.sh\`, $(rustc --version), $(valgrind --version), $(uname -m)"
+        echo
+        echo "| subject | payload, bytes | IPv4 | IPv6 |"
+        echo "|---|--:|--:|--:|"
+        while read -r subject payload v4 v6; do
+            echo "| $subject | $payload | $v4 | $v6 |"
+        done <<<"$counted"
+        echo
+        sed -n '/^<!-- end -->/,$p' "$table"
+    } >"$table.new"
+    mv "$table.new" "$table"
+    sed -n '/^| subject/,/^$/p' "$table"
+    exit 0
+fi
+
+# old SUBJECT PAYLOAD: the two figures of the table.
+old() {
+    sed -n "s/^| $1 | $2 | \([0-9]*\) | \([0-9]*\) |\$/\1 \2/p" "$table"
+}
+
+failed=no
+while read -r subject payload v4 v6; do
+    read -r old_v4 old_v6 <<<"$(old "$subject" "$payload")" || true
+    if [ -z "${old_v6-}" ]; then
+        echo "$table has no figures for $subject with $payload bytes: run scripts/bench-instructions.sh"
+        failed=yes
+        continue
+    fi
+    for figures in "IPv4 $old_v4 $v4" "IPv6 $old_v6 $v6"; do
+        read -r version before now <<<"$figures"
+        verdict=ok
+        if [ $((now * 100)) -gt $((before * (100 + tolerance_percent))) ]; then
+            verdict="grew by more than $tolerance_percent %"
+            failed=yes
+        fi
+        printf '%-16s %5s bytes  %s  %5s -> %5s  %s\n' \
+            "$subject" "$payload" "$version" "$before" "$now" "$verdict"
+    done
+done <<<"$counted"
+[ "$failed" = no ]
