@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Everything the object is made from, relative to the folder `ebpf`. Folders count with all that
 /// is below them.
-pub const SOURCES: &[&str] = &[
+pub(crate) const SOURCES: &[&str] = &[
     "build.sh",
     "program/.cargo/config.toml",
     "program/Cargo.lock",
@@ -20,17 +20,13 @@ pub const SOURCES: &[&str] = &[
     "steer/src",
 ];
 
-/// Section of the object that holds the hash.
-#[allow(dead_code, reason = "the build script only computes the hash")]
-pub const SECTION: &str = "source_hash";
-
 /// The SHA-256 of all [`SOURCES`] below `ebpf` with their names, in 64 hexadecimal digits. It
 /// depends on nothing else: not on where the folder lies, nor on times or permissions.
 ///
 /// # Errors
 ///
 /// A source that is missing or cannot be read.
-pub fn source_hash(ebpf: &Path) -> io::Result<String> {
+pub(crate) fn source_hash(ebpf: &Path) -> io::Result<String> {
     let mut files = Vec::new();
     for source in SOURCES {
         collect(ebpf, PathBuf::from(source), &mut files)?;

@@ -96,6 +96,24 @@ impl Address {
     }
 }
 
+impl Address {
+    /// The address's bytes, in network order.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        bytes_of(&[&self.words])
+    }
+}
+
+/// Words one after the other, as a `repr(C)` structure of them lies in memory.
+fn bytes_of<const N: usize>(groups: &[&[u32]]) -> [u8; N] {
+    let mut bytes = [0; N];
+    let words = groups.iter().flat_map(|group| group.iter());
+    for (slot, word) in bytes.chunks_exact_mut(4).zip(words) {
+        slot.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {
@@ -138,6 +156,17 @@ pub struct LocalKey {
 }
 
 impl LocalKey {
+    /// The key's bytes, as the map holds them.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 24] {
+        let Self {
+            address,
+            port,
+            protocol,
+        } = *self;
+        bytes_of(&[&address.words, &[port, protocol]])
+    }
+
     /// The [`shape`] of this entry of the deny list.
     #[must_use]
     pub fn deny_shape(&self) -> u32 {
@@ -169,6 +198,25 @@ pub struct ExactKey {
     pub remote_port: u16,
     /// IP protocol number.
     pub protocol: u32,
+}
+
+impl ExactKey {
+    /// The key's bytes, as the map holds them.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 40] {
+        let Self {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            protocol,
+        } = *self;
+        let mut bytes = bytes_of(&[&local.words, &remote.words, &[0, protocol]]);
+        let (ports, _) = bytes[32..].split_at_mut(4);
+        ports[..2].copy_from_slice(&local_port.to_ne_bytes());
+        ports[2..].copy_from_slice(&remote_port.to_ne_bytes());
+        bytes
+    }
 }
 
 /// What the fragments of one packet have in common (RFC 791 §3.2, RFC 8200 §4.5).
@@ -231,6 +279,20 @@ pub struct Config {
     pub vlan_stack: u32,
     /// Zero.
     pub padding: u32,
+}
+
+impl Config {
+    /// The configuration's words, as the map holds them.
+    #[must_use]
+    pub const fn to_words(&self) -> [u32; 4] {
+        let Self {
+            flags,
+            deny_shapes,
+            vlan_stack,
+            padding,
+        } = *self;
+        [flags, deny_shapes, vlan_stack, padding]
+    }
 }
 
 /// VLAN identifiers as [`Config::vlan_stack`] holds them: outermost first, 16 bits each, and zero for
