@@ -69,7 +69,7 @@ counters! {
     DropReason, DropCounters {
         EthernetTruncated = "ethernet_truncated", "Shorter than its Ethernet or 802.1Q header.";
         EthernetNotForUs = "ethernet_not_for_us", "A unicast frame for another Ethernet address.";
-        EthernetSourceInvalid = "ethernet_source_invalid", "The Ethernet source is a group address.";
+        EthernetSourceInvalid = "ethernet_source_invalid", "The Ethernet source is a group, nobody or ourselves.";
         VlanMismatch = "vlan_mismatch", "802.1Q tags other than the configured ones.";
         EtherTypeUnknown = "ethertype_unknown", "Neither IPv4, IPv6 nor ARP.";
         ArpMalformed = "arp_malformed", "An ARP packet that is truncated or not IPv4 over Ethernet.";

@@ -6,6 +6,7 @@ use super::version::{Header, IpStack, of_version};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{Ipv4, Ipv6};
+use crate::link::MacAddr;
 use crate::time::Instant;
 use crate::udp::{Datagram, Large, Parts, Storage, UdpSocketId, Version};
 use crate::wire::{ethernet, protocol, udp};
@@ -262,7 +263,7 @@ impl<P: FramePool> Stack<P> {
 
     /// The Ethernet source of a received frame as the next hop of its answer.
     #[cold]
-    fn hop_of_packet<I: IpStack>(
+    pub(super) fn hop_of_packet<I: IpStack>(
         &mut self,
         data: &[u8],
         remote: I::Addr,
@@ -271,11 +272,19 @@ impl<P: FramePool> Stack<P> {
         if reason != DropReason::TxNeighborUnresolved {
             return Err(reason);
         }
-        let ethernet = ethernet::Packet::new_checked(data)?;
-        if ethernet::is_group(ethernet.source()) {
-            return Err(DropReason::EthernetSourceInvalid);
-        }
+        let mac = self
+            .station_of(data)
+            .ok_or(DropReason::EthernetSourceInvalid)?;
         self.events.count(Event::NeighborFromPacket);
-        Ok(self.hop_through::<I>(ethernet.source(), remote))
+        Ok(self.hop_through::<I>(mac, remote))
+    }
+
+    /// The station that a received frame comes from: its Ethernet source, unless that is a group,
+    /// nobody or ourselves.
+    #[cold]
+    pub(super) fn station_of(&self, data: &[u8]) -> Option<MacAddr> {
+        let source = ethernet::Packet::new_checked(data).ok()?.source();
+        let refused = ethernet::is_group(source) || source == [0; 6] || source == self.link.mac;
+        (!refused).then_some(source)
     }
 }

@@ -83,13 +83,18 @@ impl<P: FramePool> Stack<P> {
             ..
         } = meta;
         let message = icmpv6::Packet::new_checked(data, payload.clone(), source, destination)?;
+        let invalid = super::input::SourceCheck::is_invalid_source(source);
         if let Some(repr) = ndp::Repr::parse(data, &message, hop_limit, source, destination)? {
+            // RFC 4862 §5.4.2: who has no address yet asks from the unspecified one.
+            if invalid && !source.is_unspecified() {
+                return Err(DropReason::Ipv6SourceInvalid);
+            }
             return self.receive_ndp(pool, frame, meta, repr, origin, now);
         }
         let owner = self
             .owner_of(destination.into())
             .ok_or(DropReason::IpNotLocal)?;
-        if super::input::SourceCheck::is_invalid_source(source) {
+        if invalid {
             return Err(DropReason::Ipv6SourceInvalid);
         }
         match message.kind() {
@@ -220,13 +225,13 @@ impl<P: FramePool> Stack<P> {
             tos,
         } = meta;
         let data = frame.data();
-        let fallback = ethernet::Packet::new_checked(data)?.source();
-        let mac = match self.next_hop::<I>(pool, source, destination, now) {
-            Ok(hop) => hop.mac,
-            Err(DropReason::TxNeighborUnresolved) => fallback,
-            Err(reason) => return Err(reason),
-        };
+        let hop = self
+            .next_hop::<I>(pool, source, destination, now)
+            .or_else(|reason| self.hop_of_packet::<I>(data, source, reason))?;
         let len = message.len();
+        if I::HEADER_BYTES + len > usize::from(hop.mtu) || hop.may_fragment {
+            return self.echo_in_pieces(pool, frame, meta, message, reply, now);
+        }
         // Options and extension headers are not sent back: the message moves up behind a header
         // without them.
         let start = offset + I::HEADER_BYTES;
@@ -242,7 +247,7 @@ impl<P: FramePool> Stack<P> {
             fragmentable: None,
             payload_len: u16::try_from(len).map_err(|_| DropReason::IcmpTruncated)?,
         };
-        ethernet::turn_round(data, mac, our_mac);
+        ethernet::turn_round(data, hop.mac, our_mac);
         I::emit(data, offset, header).ok_or(DropReason::IcmpTruncated)?;
         let body_len = len - icmpv4::HEADER_LEN;
         I::emit_icmp(data, start, (destination, source), reply, body_len)
@@ -250,6 +255,37 @@ impl<P: FramePool> Stack<P> {
         frame.set_len(start + len);
         self.events.count(Event::IcmpEchoReplied);
         Ok(Disposition::Transmit)
+    }
+
+    /// The same for a request that came whole and is longer than the path back carries.
+    fn echo_in_pieces<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        message: Range<usize>,
+        reply: Message,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        let truncated = DropReason::IcmpTruncated;
+        let data = frame.data();
+        let body = data.get(message.start + icmpv4::HEADER_LEN..message.end);
+        let body = body.ok_or(truncated)?;
+        let addresses = (meta.destination, meta.source);
+        let head = I::icmp_header(addresses, reply, body).ok_or(truncated)?;
+        let header = Header::<I> {
+            source: meta.destination,
+            destination: meta.source,
+            protocol: I::ICMP,
+            tos: meta.tos,
+            ttl: self.config.ttl,
+            fragmentable: None,
+            payload_len: u16::try_from(message.len()).map_err(|_| truncated)?,
+        };
+        let fallback = self.station_of(data);
+        self.send_transport(pool, header, [&head, body], fallback, frame.stamps(), now)?;
+        self.events.count(Event::IcmpEchoReplied);
+        Ok(Disposition::Done)
     }
 
     /// The same for a request that came in fragments: the reply leaves in fragments.
@@ -374,9 +410,9 @@ impl<P: FramePool> Stack<P> {
 
     /// Sends an ICMP error about the packet at `meta.offset` of `data` to its source.
     ///
-    /// The caller has made sure that the packet was sent to one address of ours alone and is no ICMP
-    /// error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)): errors come only from the transports' paths and
-    /// the header checks, which multicast and broadcast packets do not reach.
+    /// The caller has made sure that the packet was sent to one address of ours alone (RFC 1122
+    /// §3.2.2, RFC 4443 §2.4 (e)): errors come only from the transports' paths and the header
+    /// checks, which multicast and broadcast packets do not reach.
     #[cold]
     fn send_error<I: IpStack>(
         &mut self,
@@ -389,6 +425,10 @@ impl<P: FramePool> Stack<P> {
         let invalid = meta.source.is_multicast_addr()
             || meta.source.is_unspecified_addr()
             || meta.source.is_loopback_addr();
+        // RFC 1122 §3.2.2, RFC 4443 §2.4 (e.1): no error about an error.
+        if I::is_icmp_error(data, meta.offset) {
+            return;
+        }
         if invalid || !self.icmp.allow::<I>(meta.source, now) {
             self.drops.count(DropReason::IcmpRateLimited);
             return;
@@ -398,7 +438,9 @@ impl<P: FramePool> Stack<P> {
             Version::V4 => ipv4::DATAGRAM_LEN_MIN,
             Version::V6 => ipv6::MTU_MIN,
         };
+        // What pads the frame behind the packet is not part of it.
         let packet = data.get(meta.offset..).unwrap_or(&[]);
+        let packet = &packet[..packet.len().min(I::packet_len(data, meta.offset))];
         let quoted = &packet[..packet
             .len()
             .min(limit - I::HEADER_BYTES - icmpv4::HEADER_LEN)];
@@ -416,11 +458,12 @@ impl<P: FramePool> Stack<P> {
             fragmentable: None,
             payload_len: u16::try_from(header.len() + quoted.len()).unwrap_or(u16::MAX),
         };
-        let fallback = (meta.offset > 0)
-            .then(|| ethernet::Packet::new_checked(data).ok())
-            .flatten()
-            .map(|ethernet| ethernet.source())
-            .filter(|mac| !ethernet::is_group(*mac));
+        // What was put together from pieces begins with its IP header and tells no station.
+        let fallback = if meta.offset > 0 {
+            self.station_of(data)
+        } else {
+            None
+        };
         let pieces = [&header[..], quoted];
         match self.send_transport(pool, ip, pieces, fallback, Stamps::default(), now) {
             Ok(()) => self.events.count(Event::IcmpErrorTx),

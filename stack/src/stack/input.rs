@@ -45,7 +45,7 @@ impl<P: FramePool> Stack<P> {
             return Err(DropReason::VlanMismatch);
         }
         match ethernet.ether_type() {
-            ethernet::TYPE_IPV4 => self.receive_ipv4(pool, frame, offset, to_us, now),
+            ethernet::TYPE_IPV4 => self.receive_ipv4(pool, frame, offset, to_us, origin, now),
             ethernet::TYPE_IPV6 => self.receive_ipv6(pool, frame, offset, to_us, origin, now),
             ethernet::TYPE_ARP => self.receive_arp(pool, frame, offset, origin, now),
             _ => Err(DropReason::EtherTypeUnknown),
@@ -59,6 +59,7 @@ impl<P: FramePool> Stack<P> {
         frame: &mut P::Frame,
         offset: usize,
         to_us: bool,
+        origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let data = frame.data();
@@ -81,7 +82,7 @@ impl<P: FramePool> Stack<P> {
             return self.receive_fragment_v4(pool, frame, meta, now);
         }
         match packet.protocol() {
-            protocol::UDP => self.receive_udp(pool, frame, meta, packet.payload(), now),
+            protocol::UDP => self.receive_udp(pool, frame, meta, packet.payload(), origin, now),
             protocol::ICMPV4 => {
                 let payload = packet.payload();
                 self.receive_icmpv4(pool, frame, meta, payload, now)
@@ -135,8 +136,12 @@ impl<P: FramePool> Stack<P> {
             }
         }
         match protocol {
-            protocol::UDP => self.receive_udp(pool, frame, meta, payload, now),
-            protocol::NO_NEXT_HEADER => Ok(Disposition::Done),
+            protocol::UDP => self.receive_udp(pool, frame, meta, payload, origin, now),
+            // RFC 6980 §5: neighbour discovery never comes behind a fragment header; hop limit 0
+            // makes it malformed.
+            protocol::ICMPV6 => self.receive_icmpv6(pool, frame, meta, payload, 0, origin, now),
+            // RFC 8200 §4.7: nothing to process, and nothing to report.
+            protocol::NO_NEXT_HEADER => Err(DropReason::IpProtocolUnknown),
             _ => {
                 let report = packet.unknown_protocol();
                 self.refuse_next_header(pool, frame.data(), meta, report, now)
@@ -152,6 +157,7 @@ impl<P: FramePool> Stack<P> {
         frame: &P::Frame,
         meta: IpMeta<I>,
         payload: Range<usize>,
+        origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let data = frame.data();
@@ -174,6 +180,8 @@ impl<P: FramePool> Stack<P> {
                 };
                 Ok(Disposition::Deliver { socket, parts })
             }
+            // Two workers that each take the other for the one who serves it would never end.
+            Target::Elsewhere(_) if origin == Origin::Handoff => Err(DropReason::UdpNoSocket),
             Target::Elsewhere(tag) => {
                 let ports = u32::from(packet.source_port()) << 16 | u32::from(port);
                 let flow = I::flow_hash(&self.key, meta.destination, meta.source, ports);
@@ -292,10 +300,14 @@ impl<P: FramePool> Stack<P> {
     ) -> Result<(u16, Range<usize>, u16, u16), Result<Disposition, DropReason>> {
         match protocol {
             protocol::UDP => {
+                let end = transport.end;
                 let packet = udp::Packet::new_checked(buffer, transport).map_err(Err)?;
                 let port = packet.destination_port();
                 let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
-                    return Err(self.refuse_port(pool, frame.data(), meta, &packet, now));
+                    // The sender knows its datagram by the first piece, not by the one that came last.
+                    let whole = buffer.get(..end).unwrap_or(&[]);
+                    let meta = IpMeta { offset: 0, ..meta };
+                    return Err(self.refuse_port(pool, whole, meta, &packet, now));
                 };
                 self.check_udp(&packet, meta).map_err(Err)?;
                 match target {
@@ -389,7 +401,7 @@ impl<P: FramePool> Stack<P> {
                 tos: 0,
             };
             let ours = self.owner_of(IpAddr::V6(meta.destination));
-            if to_us && ours == Some(AddressOwner::Stack) {
+            if to_us && ours == Some(AddressOwner::Stack) && !meta.source.is_invalid_source() {
                 self.parameter_problem(pool, data, meta, report, now);
             }
         }

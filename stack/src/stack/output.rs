@@ -1,6 +1,7 @@
 //! Where packets go next, and how they leave.
 
 use super::Stack;
+use super::input::SourceCheck;
 use super::version::{Header, IpStack};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool, Stamps};
@@ -153,11 +154,12 @@ impl<P: FramePool> Stack<P> {
     /// The neighbour that packets for `remote` are handed to.
     pub(super) fn gateway_of<I: IpStack>(&self, remote: I::Addr) -> Result<IpAddr, DropReason> {
         let address: IpAddr = remote.into();
-        let is_broadcast = match address {
-            IpAddr::V4(v4) => self.v4.is_broadcast(v4) || v4.is_broadcast(),
-            IpAddr::V6(_) => false,
+        // What may not come from anywhere may not go there either: groups, loopback, unspecified.
+        let invalid = match address {
+            IpAddr::V4(v4) => self.v4.is_broadcast(v4) || v4.is_invalid_source(),
+            IpAddr::V6(v6) => v6.is_invalid_source(),
         };
-        if is_broadcast || remote.is_multicast_addr() || self.owner_of(address).is_some() {
+        if invalid || self.owner_of(address).is_some() {
             return Err(DropReason::TxNoRoute);
         }
         let route = self

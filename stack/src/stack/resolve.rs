@@ -191,6 +191,7 @@ impl<P: FramePool> Stack<P> {
                 let data = frame.data_mut();
                 ethernet::turn_round(data, arp.sender_mac, our_mac);
                 reply.emit(data, offset).ok_or(DropReason::ArpMalformed)?;
+                frame.set_len(offset + arp::LEN);
                 self.events.count(Event::ArpReplied);
                 Ok(Disposition::Transmit)
             }
@@ -226,7 +227,22 @@ impl<P: FramePool> Stack<P> {
                 if self.owner_of(target.into()) != Some(AddressOwner::Stack) {
                     return Err(DropReason::IcmpNotForUs);
                 }
-                self.answer_solicitation(pool, frame, meta, target, source_mac, now)
+                if source_mac == Some(self.link.mac) {
+                    // Our own solicitation, come back through a bridge.
+                    return Err(DropReason::IcmpNotForUs);
+                }
+                let invalid = DropReason::EthernetSourceInvalid;
+                let asker = self.station_of(frame.data()).ok_or(invalid)?;
+                match self.owner_of(meta.source.into()) {
+                    // RFC 4862 §5.4.4: somebody else asks from our address.
+                    Some(AddressOwner::Stack) => {
+                        return Ok(self.conflict(pool, meta.source.into(), now));
+                    }
+                    Some(AddressOwner::Kernel) => return Err(DropReason::Ipv6SourceInvalid),
+                    None => {}
+                }
+                let macs = (asker, source_mac);
+                self.answer_solicitation(pool, frame, meta, target, macs, now)
             }
             ndp::Repr::Advertisement {
                 target,
@@ -260,10 +276,9 @@ impl<P: FramePool> Stack<P> {
         frame: &mut P::Frame,
         meta: IpMeta<Ipv6>,
         target: Ipv6Addr,
-        source_mac: Option<MacAddr>,
+        (asker, source_mac): (MacAddr, Option<MacAddr>),
         now: Instant,
     ) -> Result<Disposition, DropReason> {
-        let asker = ethernet::Packet::new_checked(frame.data())?.source();
         // RFC 4862 §5.4.3: a solicitation from the unspecified address asks whether the address is
         // free. It is not: the answer goes to everybody.
         let (destination, mac, solicited) = if meta.source.is_unspecified() {

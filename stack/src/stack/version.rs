@@ -95,6 +95,12 @@ pub(super) trait IpStack: DemuxKey {
     /// Source and destination of a packet at `offset` of a frame.
     fn addresses(data: &[u8], offset: usize) -> Option<(Self::Addr, Self::Addr)>;
 
+    /// Length of the packet at `offset` of a frame as its header says, in bytes.
+    fn packet_len(data: &[u8], offset: usize) -> usize;
+
+    /// Whether the packet at `offset` of a frame is an ICMP error, as far as can be seen.
+    fn is_icmp_error(data: &[u8], offset: usize) -> bool;
+
     /// Writes the header of a whole packet; returns its length in bytes.
     fn emit(data: &mut [u8], offset: usize, header: Header<Self>) -> Option<usize>;
 
@@ -170,6 +176,30 @@ impl IpStack for Ipv4 {
         let source: [u8; 4] = crate::wire::array_at(bytes, 0);
         let destination: [u8; 4] = crate::wire::array_at(bytes, 4);
         Some((source.into(), destination.into()))
+    }
+
+    fn packet_len(data: &[u8], offset: usize) -> usize {
+        let field: Option<&[u8; 2]> = crate::wire::chunk_at(data, offset + 2);
+        field.map_or(0, |field| u16::from_be_bytes(*field).into())
+    }
+
+    fn is_icmp_error(data: &[u8], offset: usize) -> bool {
+        use icmpv4::kind::{
+            PARAMETER_PROBLEM, REDIRECT, SOURCE_QUENCH, TIME_EXCEEDED, UNREACHABLE,
+        };
+        let errors = [
+            UNREACHABLE,
+            SOURCE_QUENCH,
+            REDIRECT,
+            TIME_EXCEEDED,
+            PARAMETER_PROBLEM,
+        ];
+        ipv4::Packet::new_embedded(data, offset).is_ok_and(|packet| {
+            let kind = data.get(packet.payload().start);
+            packet.protocol() == protocol::ICMPV4
+                && packet.fragment_offset() == 0
+                && kind.is_some_and(|kind| errors.contains(kind))
+        })
     }
 
     #[inline]
@@ -263,6 +293,22 @@ impl IpStack for Ipv6 {
         let source: [u8; 16] = crate::wire::array_at(bytes, 0);
         let destination: [u8; 16] = crate::wire::array_at(bytes, 16);
         Some((source.into(), destination.into()))
+    }
+
+    fn packet_len(data: &[u8], offset: usize) -> usize {
+        let field: Option<&[u8; 2]> = crate::wire::chunk_at(data, offset + 4);
+        field.map_or(0, |field| {
+            ipv6::HEADER_LEN + usize::from(u16::from_be_bytes(*field))
+        })
+    }
+
+    fn is_icmp_error(data: &[u8], offset: usize) -> bool {
+        ipv6::Packet::new_embedded(data, offset).is_ok_and(|packet| {
+            let kind = data.get(packet.payload().start);
+            packet.protocol() == protocol::ICMPV6
+                && packet.fragment().is_none_or(|piece| piece.offset == 0)
+                && kind.is_some_and(|&kind| kind < icmpv6::kind::FIRST_INFORMATIONAL)
+        })
     }
 
     #[inline]

@@ -119,7 +119,7 @@ impl<F: Frame> Datagram<F> {
             }
             Storage::Large(large) => {
                 let start = large.payload.start;
-                let end = (start + len).min(large.buffer.len());
+                let end = start.saturating_add(len).min(large.buffer.len());
                 large.payload = start..end;
                 end - start
             }
