@@ -5,10 +5,12 @@
 //! * [`worker`]: the one loop, pinned to a core
 //! * [`handler`]: the built-in applications
 //! * [`control`]: netlink mirror, control socket, signals; never on a worker's core
+//! * [`service`]: brings all of these up, keeps them running, takes them down
 //! * [`observe`]: counters, latency histograms and their exports
 pub mod control;
 pub mod driver;
 pub mod handler;
 pub mod observe;
+pub mod service;
 pub mod steering;
 pub mod worker;

@@ -1,2 +1,179 @@
 //! The command line.
-fn main() {}
+
+use clap::{Args, Parser, Subcommand};
+use config::Config;
+use dataplane::control::client::{Client, ClientError};
+use dataplane::service;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A user-space UDP dataplane on the queues of an ordinary Linux NIC.
+///
+/// Runs beside the kernel: flows of its services come to it through AF_XDP, everything else stays
+/// the kernel's.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service in the foreground.
+    ///
+    /// SIGTERM and SIGINT drain and end it, SIGUSR1 prints latency histograms, SIGHUP reloads the
+    /// configuration.
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Check a configuration against this machine and print what it amounts to.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// What runs, where and how: mode obtained, workers, queues, services.
+    Info {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Counters of a running service.
+    Stats {
+        #[command(flatten)]
+        ask: Ask,
+        /// Show counters that are zero, too.
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Latency histograms of a running service, stage by stage.
+    Latency {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Make a running service read its configuration again.
+    Reload {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Make a running service drain and end.
+    Stop {
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration; config/default.toml documents every key.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct Ask {
+    /// The service's control socket.
+    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+    /// Take the control socket's path from this configuration.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// Why a command failed: one sentence (or one line for each error of a configuration), and the exit
+/// code.
+struct Failure(String, u8);
+
+impl From<service::ServiceError> for Failure {
+    fn from(error: service::ServiceError) -> Self {
+        Self(error.to_string(), error.exit_code())
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self(error.to_string(), 1)
+    }
+}
+
+fn main() -> ExitCode {
+    // Exit code 2 for a bad command line is clap's own.
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(sentence, code)) => {
+            eprintln!("dataplane: {sentence}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run { config } => service::run(&config.config)?,
+        Command::Check { config } => print!("{}", service::load(&config.config)?),
+        Command::Info { ask } => {
+            let info = ask.connect()?.info()?;
+            print_json(&info);
+        }
+        Command::Stats { ask, verbose } => {
+            let counters = ask.connect()?.stats()?;
+            if ask.json {
+                print_json(&counters.json());
+            } else {
+                print!("{}", counters.table(verbose));
+            }
+        }
+        Command::Latency { ask } => {
+            let report = ask.connect()?.latency()?;
+            if ask.json {
+                print_json(&report);
+            } else {
+                print!("{}", report.table());
+            }
+        }
+        Command::Reload { ask } => {
+            let done = ask.connect()?.reload()?;
+            ask.print_done(&done);
+        }
+        Command::Stop { ask } => {
+            let done = ask.connect()?.stop()?;
+            ask.print_done(&done);
+        }
+    }
+    Ok(())
+}
+
+impl Ask {
+    fn connect(&self) -> Result<Client, Failure> {
+        let socket = match (&self.socket, &self.config) {
+            (Some(socket), _) => socket.clone(),
+            (None, Some(file)) => socket_of(file)?,
+            (None, None) => Config::new("any").control.socket,
+        };
+        Ok(Client::connect(&socket)?)
+    }
+
+    fn print_done(&self, done: &str) {
+        if self.json {
+            print_json(&serde_json::json!({ "done": done }));
+        } else {
+            println!("{done}");
+        }
+    }
+}
+
+fn socket_of(file: &Path) -> Result<PathBuf, Failure> {
+    let config = Config::load(file).map_err(service::ServiceError::from)?;
+    Ok(config.control.socket)
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value);
+    println!(
+        "{}",
+        text.expect("invariant: reports are maps with text keys")
+    );
+}

@@ -38,7 +38,7 @@ fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
         .map(|(driver, _)| driver.frame_return())
         .collect();
     let wakers: Vec<_> = drivers.iter().map(|(driver, _)| driver.waker()).collect();
-    let lanes = Lanes::new(count, 64, vec![served_by.to_vec()]);
+    let lanes = Lanes::new(count, 64, Arc::new(vec![served_by.to_vec()]));
     let node = |(index, (driver, peer)): (usize, (MemoryDriver, MemoryPeer))| {
         let notify = Arc::new(tokio::sync::Notify::new());
         let (commander, commands) = channel(driver.waker(), notify);
@@ -98,7 +98,6 @@ fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
 /// Lets the worker publish its counters.
 fn counters(node: &mut Node) -> WorkerCounters {
     node.collector.ask();
-    node.commander.ask();
     node.worker.turn();
     assert!(node.collector.take());
     node.collector.counters().clone()

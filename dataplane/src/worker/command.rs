@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A listener of a service, as one worker sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceBind {
     /// Where it listens.
     pub bind: Bind,
@@ -28,6 +28,14 @@ pub enum Command {
     Link(Box<LinkState>),
     /// A neighbour changed.
     Neighbor(NeighborUpdate),
+    /// These are the listeners now: new ones are bound, and those that are gone are closed. What
+    /// did not change keeps what waits in it.
+    Services {
+        /// As this worker sees them.
+        binds: Vec<ServiceBind>,
+        /// For each service, the workers that serve it.
+        served_by: Arc<Vec<Vec<usize>>>,
+    },
 }
 
 /// What a worker asks of the control plane.
@@ -50,8 +58,6 @@ const REQUESTS_MAX: usize = 256;
 struct Shared {
     commands: ArrayQueue<Command>,
     requests: ArrayQueue<Request>,
-    /// The control plane wants the counters.
-    asked: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -61,7 +67,6 @@ pub fn channel(waker: Waker, notify: Arc<tokio::sync::Notify>) -> (Commander, Co
     let shared = Arc::new(Shared {
         commands: ArrayQueue::new(COMMANDS_MAX),
         requests: ArrayQueue::new(REQUESTS_MAX),
-        asked: AtomicBool::new(false),
         stop: AtomicBool::new(false),
     });
     (
@@ -91,9 +96,8 @@ impl Commander {
         Ok(())
     }
 
-    /// Asks the worker to publish its counters.
-    pub fn ask(&self) {
-        self.shared.asked.store(true, Ordering::Release);
+    /// Wakes the worker, for what it looks at in every turn.
+    pub fn wake(&self) {
         self.waker.wake();
     }
 
@@ -123,15 +127,6 @@ impl Commands {
     #[must_use]
     pub fn next(&self) -> Option<Command> {
         self.shared.commands.pop()
-    }
-
-    /// Whether the counters are wanted, once.
-    #[inline]
-    #[must_use]
-    pub fn asked(&self) -> bool {
-        // The plain load keeps the cache line shared while nobody asks.
-        self.shared.asked.load(Ordering::Relaxed)
-            && self.shared.asked.swap(false, Ordering::Acquire)
     }
 
     /// Whether to end.

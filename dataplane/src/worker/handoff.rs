@@ -35,15 +35,12 @@ impl Lanes {
     /// Lanes of `depth` frames between `workers` workers; `services` lists, for each service, the
     /// workers that serve it.
     #[must_use]
-    pub fn new(workers: usize, depth: usize, services: Vec<Vec<usize>>) -> Self {
+    pub fn new(workers: usize, depth: usize, services: Arc<Vec<Vec<usize>>>) -> Self {
         let lane = |_| Arc::new(ArrayQueue::new(depth.max(1)));
         let lanes = (0..workers)
             .map(|_| (0..workers).map(lane).collect())
             .collect();
-        Self {
-            lanes,
-            services: Arc::new(services),
-        }
+        Self { lanes, services }
     }
 
     /// The ends of worker `index`. `homes` and `wakers` are those of all workers, in order.
@@ -100,6 +97,11 @@ impl Handoffs {
             incoming: Vec::new(),
             services: Arc::default(),
         }
+    }
+
+    /// Replaces the lists of workers that serve each service.
+    pub fn set_services(&mut self, services: Arc<Vec<Vec<usize>>>) {
+        self.services = services;
     }
 
     /// Takes over what other workers received for us. Returns how many frames that was.

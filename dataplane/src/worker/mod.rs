@@ -67,7 +67,7 @@ pub struct Options {
 pub struct Worker<D: Driver> {
     driver: D,
     stack: Stack<D>,
-    applications: Vec<(UdpSocketId, Application)>,
+    listeners: Vec<Listener>,
     batch: Batch,
     handoffs: Handoffs,
     commands: Commands,
@@ -77,6 +77,13 @@ pub struct Worker<D: Driver> {
     journeys: Vec<u64>,
     counters: WorkerCounters,
     options: Options,
+}
+
+/// A socket of ours, what it was bound for, and what answers in it.
+struct Listener {
+    socket: UdpSocketId,
+    bind: ServiceBind,
+    application: Application,
 }
 
 /// Commands carried out in one turn, at most: the data path comes first.
@@ -105,7 +112,7 @@ impl<D: Driver> Worker<D> {
             batch: Batch::with_capacity(options.batch),
             // Everything that leaves in one turn came in one batch, or waited for room.
             journeys: Vec::with_capacity(JOURNEYS_MAX),
-            applications: Vec::new(),
+            listeners: Vec::new(),
             counters: WorkerCounters::default(),
             driver,
             stack,
@@ -124,8 +131,12 @@ impl<D: Driver> Worker<D> {
     pub fn bind(&mut self, bind: &ServiceBind) -> Result<(), stack::socket::bind::BindError> {
         match bind.application {
             Some(application) => {
-                let id = self.stack.udp_bind(bind.bind, self.options.udp_queue)?;
-                self.applications.push((id, application));
+                let socket = self.stack.udp_bind(bind.bind, self.options.udp_queue)?;
+                self.listeners.push(Listener {
+                    socket,
+                    bind: *bind,
+                    application,
+                });
             }
             None => self.stack.udp_bind_elsewhere(bind.bind, bind.service)?,
         }
@@ -217,12 +228,16 @@ impl<D: Driver> Worker<D> {
         let Self {
             driver,
             stack,
-            applications,
+            listeners,
             ..
         } = self;
-        applications
+        listeners
             .iter()
-            .map(|(socket, application)| application.serve(stack, driver, *socket, now))
+            .map(|listener| {
+                listener
+                    .application
+                    .serve(stack, driver, listener.socket, now)
+            })
             .sum()
     }
 
@@ -320,7 +335,7 @@ impl<D: Driver> Worker<D> {
             self.counters.turns.commands += 1;
             told += 1;
         }
-        if self.commands.asked() {
+        if self.publisher.is_asked() {
             self.update_counters();
             self.publisher.publish(&self.counters, &mut self.latency);
         }
@@ -335,6 +350,38 @@ impl<D: Driver> Worker<D> {
                 self.commands.request(Request::Drop(old));
             }
             Command::Neighbor(update) => self.stack.set_neighbor(&mut self.driver, update),
+            Command::Services { binds, served_by } => {
+                self.handoffs.set_services(served_by);
+                self.rebind(&binds);
+            }
+        }
+    }
+
+    /// Closes listeners that are not among `binds` and binds those that are new.
+    fn rebind(&mut self, binds: &[ServiceBind]) {
+        let Self {
+            driver,
+            stack,
+            listeners,
+            ..
+        } = self;
+        listeners.retain(|listener| {
+            let stays = binds.contains(&listener.bind);
+            if !stays {
+                stack.udp_close(driver, listener.socket);
+            }
+            stays
+        });
+        self.stack.udp_unbind_elsewhere();
+        for bind in binds {
+            let known = self.listeners.iter().any(|listener| listener.bind == *bind);
+            if known {
+                continue;
+            }
+            // The configuration was checked for conflicts; only limits.udp_sockets is left.
+            if let Err(error) = self.bind(bind) {
+                tracing::error!("cannot listen on {}: {error}", bind.bind.local);
+            }
         }
     }
 

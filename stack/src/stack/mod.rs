@@ -324,6 +324,12 @@ impl<P: FramePool> Stack<P> {
         Ok(())
     }
 
+    /// Forgets everything said with [`udp_bind_elsewhere`](Self::udp_bind_elsewhere).
+    pub fn udp_unbind_elsewhere(&mut self) {
+        self.elsewhere.clear();
+        self.rebuild_demux();
+    }
+
     fn free_to_bind(&self, bind: Bind) -> Result<Bind, BindError> {
         let bind = bind.validate()?;
         let sockets = self.udp.iter().map(|(_, socket)| &socket.bind);

@@ -1,0 +1,295 @@
+//! Modes, drivers, workers: from a checked configuration to threads that run.
+
+use super::ServiceError;
+use crate::driver::{AfXdp, AfXdpOptions, Attempt, BusyPoll, Driver, DriverReport, attempts};
+use crate::handler::Application;
+use crate::observe::latency::WorkerLatency;
+use crate::observe::snapshot::{Collector, exchange};
+use crate::steering::{Steering, SteeringError};
+use crate::worker::command::{Command, Commander, ServiceBind, channel};
+use crate::worker::handoff::Lanes;
+use crate::worker::idle::Idle;
+use crate::worker::{Options, Worker, WorkerCounters};
+use config::{Config, Machine, ServiceWorkers};
+use stack::Stack;
+use stack::socket::bind::Bind;
+use stack::wire::ethernet::VlanIds;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// A worker as the control thread sees it.
+pub(super) struct WorkerHandle {
+    pub(super) index: usize,
+    pub(super) core: usize,
+    pub(super) commander: Commander,
+    pub(super) collector: Collector<WorkerCounters>,
+    pub(super) report: DriverReport,
+    /// `None` once it has been joined.
+    pub(super) thread: Option<JoinHandle<(WorkerCounters, WorkerLatency)>>,
+    /// Commands that did not fit its queue yet, in order.
+    pub(super) backlog: VecDeque<Command>,
+}
+
+/// Everything that is opened but does not run yet.
+pub(super) struct Opened {
+    pub(super) attempt: Attempt,
+    drivers: Vec<AfXdp>,
+    cores: Vec<usize>,
+}
+
+/// What is to be said of a mode that could not be had.
+pub(super) type Refusal = String;
+
+impl Opened {
+    /// Attaches the program and opens the drivers in the first mode that works. Modes that were
+    /// tried before it are told, with the reason.
+    pub(super) fn open(
+        config: &Config,
+        machine: &Machine,
+        steering: &mut Steering,
+    ) -> Result<(Self, Vec<Refusal>), ServiceError> {
+        let queues = machine
+            .interface
+            .as_ref()
+            .map_or(1, |interface| interface.queues);
+        let queues = config.queue_ids(queues);
+        let mut cores = config.worker_cores(machine);
+        cores.truncate(queues.len());
+        let shares = deal(&queues, cores.len());
+        let mut refusals = Vec::new();
+        let attempts = attempts(config.interface.mode);
+        for (position, attempt) in attempts.iter().enumerate() {
+            let last = position + 1 == attempts.len();
+            match Self::try_mode(config, &shares, steering, *attempt) {
+                Ok(drivers) => {
+                    let opened = Self {
+                        attempt: *attempt,
+                        drivers,
+                        cores,
+                    };
+                    return Ok((opened, refusals));
+                }
+                Err(error) if !last && is_mode_refused(&error) => {
+                    refusals.push(format!("{} is not to be had: {error}", attempt.obtains()));
+                    steering.detach();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("invariant: every mode has an attempt, and the last one returns")
+    }
+
+    fn try_mode(
+        config: &Config,
+        shares: &[Vec<u32>],
+        steering: &mut Steering,
+        attempt: Attempt,
+    ) -> Result<Vec<AfXdp>, ServiceError> {
+        steering.attach(&config.interface.name, attempt.attach)?;
+        let open =
+            |queues: &Vec<u32>| AfXdp::open(&driver_options(config, queues.clone(), attempt));
+        let drivers: Result<Vec<_>, _> = shares.iter().map(open).collect();
+        Ok(drivers?)
+    }
+
+    /// The sockets, for the steering program's map: (queue, socket).
+    pub(super) fn register(&self, steering: &mut Steering) -> Result<(), SteeringError> {
+        let sockets = self.drivers.iter().flat_map(AfXdp::sockets);
+        sockets
+            .into_iter()
+            .try_for_each(|(queue, socket)| steering.register_socket(queue, socket))
+    }
+
+    /// Starts a thread for each driver.
+    pub(super) fn start(
+        self,
+        config: &Config,
+        notify: &Arc<Notify>,
+    ) -> Result<Vec<WorkerHandle>, ServiceError> {
+        let Self {
+            attempt: _,
+            mut drivers,
+            cores,
+        } = self;
+        let workers = drivers.len();
+        let homes: Vec<_> = drivers.iter_mut().map(Driver::frame_return).collect();
+        let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
+        let depth = config.workers.handoff_queue as usize;
+        let lanes = Lanes::new(workers, depth, Arc::new(served_by(config, workers)));
+        let secret = secret()?;
+        let mut handles = Vec::with_capacity(workers);
+        for (index, (driver, core)) in drivers.into_iter().zip(cores).enumerate() {
+            let (commander, commands) = channel(wakers[index].clone(), Arc::clone(notify));
+            let digits = config.latency.significant_digits;
+            let (collector, publisher, latency) = exchange(WorkerCounters::default(), digits)
+                .map_err(|error| {
+                    ServiceError::Config(format!("latency.significant_digits = {digits}: {error}"))
+                })?;
+            let report = driver.report().clone();
+            let stack = Stack::new(stack_config(config, index, secret));
+            let handoffs = lanes.ends(index, &homes, &wakers);
+            let exchange = (publisher, latency);
+            let options = options(config);
+            let mut worker = Worker::new(driver, stack, handoffs, commands, exchange, options);
+            for bind in binds(config, index, workers) {
+                worker.bind(&bind).map_err(|error| {
+                    let service = &config.services[usize::from(bind.service)].name;
+                    ServiceError::Config(format!("service {service}: {}: {error}", bind.bind.local))
+                })?;
+            }
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+                        tracing::warn!("worker {index} could not be pinned to core {core}");
+                    }
+                    worker.run()
+                })
+                .map_err(|error| ServiceError::os(format!("start worker {index}"), error))?;
+            handles.push(WorkerHandle {
+                index,
+                core,
+                commander,
+                collector,
+                report,
+                thread: Some(thread),
+                backlog: VecDeque::new(),
+            });
+        }
+        Ok(handles)
+    }
+}
+
+/// Queues dealt to workers in turn.
+fn deal(queues: &[u32], workers: usize) -> Vec<Vec<u32>> {
+    let workers = workers.max(1);
+    let share = |worker| {
+        queues
+            .iter()
+            .skip(worker)
+            .step_by(workers)
+            .copied()
+            .collect()
+    };
+    (0..workers).map(share).collect()
+}
+
+/// Whether another mode may work where this one did not.
+fn is_mode_refused(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::Driver(error) => error.is_mode_refused(),
+        ServiceError::Steering(
+            SteeringError::NoNativeXdp { .. } | SteeringError::InterfaceSettings { .. },
+        ) => true,
+        _ => false,
+    }
+}
+
+fn driver_options(config: &Config, queues: Vec<u32>, attempt: Attempt) -> AfXdpOptions {
+    let rings = &config.rings;
+    let busy_poll = &config.busy_poll;
+    AfXdpOptions {
+        need_wakeup: rings.need_wakeup,
+        busy_poll: busy_poll.enabled.then_some(BusyPoll {
+            usecs: busy_poll.usecs,
+            budget: busy_poll.budget,
+        }),
+        rx_ring: rings.rx,
+        tx_ring: rings.tx,
+        fill_ring: rings.fill,
+        completion_ring: rings.completion,
+        frames: rings.frames,
+        chunk_size: rings.frame_size,
+        huge_pages: rings.huge_pages,
+        ..AfXdpOptions::new(&config.interface.name, queues, attempt)
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        batch: config.workers.batch as usize,
+        idle: Idle::from(&config.workers),
+        latency: config.latency.enabled,
+        udp_queue: config.limits.udp_queue,
+    }
+}
+
+fn stack_config(config: &Config, worker: usize, secret: [u64; 2]) -> stack::Config {
+    stack::Config {
+        vlans: VlanIds::new(&config.interface.vlan)
+            .expect("invariant: the configuration has at most two, each 1 to 4094"),
+        ttl: config.ip.ttl,
+        accept_incomplete_checksums: config.checksums.accept_incomplete,
+        icmp_rate_per_s: config.ip.icmp_rate_per_s,
+        icmp_burst: config.ip.icmp_burst,
+        neighbors: config.limits.neighbors,
+        udp_sockets: u16::try_from(config.limits.udp_sockets).unwrap_or(u16::MAX),
+        egress_queue: config.limits.egress_queue,
+        reassembly_bytes: config.reassembly.memory_bytes,
+        reassembly_datagrams: config.reassembly.datagrams,
+        reassembly_timeout: Duration::from_secs(config.reassembly.timeout_s.into()),
+        // One worker announces for all.
+        announce: worker == 0,
+        secret,
+    }
+}
+
+/// 128 secret bits, the same for all workers of this run, so that they agree on flow hashes.
+fn secret() -> Result<[u64; 2], ServiceError> {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| ServiceError::os("draw random numbers", errno.into()))?;
+    if filled != bytes.len() {
+        let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        return Err(ServiceError::os("draw random numbers", error));
+    }
+    let (words, _) = bytes.as_chunks::<8>();
+    Ok([u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])])
+}
+
+/// For each service, the workers that serve it.
+pub(super) fn served_by(config: &Config, workers: usize) -> Vec<Vec<usize>> {
+    let of = |service: &config::Service| match &service.workers {
+        ServiceWorkers::All => (0..workers).collect(),
+        ServiceWorkers::List(list) => list.clone(),
+    };
+    config.services.iter().map(of).collect()
+}
+
+/// The listeners of all services as worker `index` sees them.
+pub(super) fn binds(config: &Config, index: usize, workers: usize) -> Vec<ServiceBind> {
+    let served_by = served_by(config, workers);
+    let mut binds = Vec::new();
+    for ((number, service), workers) in (0u16..).zip(&config.services).zip(&served_by) {
+        let here = workers.contains(&index);
+        binds.extend(service.listen.iter().map(|local| ServiceBind {
+            bind: Bind {
+                local: *local,
+                v6only: service.v6only,
+            },
+            service: number,
+            application: here.then(|| Application::from(service.application)),
+        }));
+    }
+    binds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_dealt_in_turn() {
+        assert_eq!(deal(&[0, 1, 2, 3, 4], 2), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(deal(&[7], 1), [vec![7]]);
+    }
+
+    #[test]
+    fn secrets_differ() {
+        let draw = || secret().expect("random numbers");
+        assert_ne!(draw(), draw());
+    }
+}

@@ -1,0 +1,356 @@
+//! Gathers everything there is to know about the running service.
+
+use super::operate::Service;
+use crate::observe::counters::{Counters, Group, WorkerCounters as WorkerGroups};
+use crate::observe::observation::{
+    Info, InterfaceInfo, ModeInfo, Observation, ServiceInfo, WorkerHistograms, WorkerInfo,
+};
+use crate::steering::{AttachMode, ProgramCost, RunStats, Steering};
+use crate::worker::WorkerCounters;
+use std::time::{Duration, SystemTime};
+
+/// How long a worker may take to answer. It answers within a turn, or within its longest sleep.
+const PATIENCE: Duration = Duration::from_millis(1200);
+
+impl Service {
+    /// Everything, fresh from the workers.
+    pub(super) async fn observe(&mut self) -> Observation {
+        for worker in &mut self.workers {
+            worker.collector.ask();
+            worker.commander.wake();
+        }
+        for worker in &mut self.workers {
+            if !worker.collector.refresh(PATIENCE).await {
+                tracing::warn!("worker {} did not answer in time", worker.index);
+            }
+        }
+        self.observed()
+    }
+
+    /// Everything as it was last told.
+    pub(super) fn observed(&self) -> Observation {
+        let latency = self.workers.iter().map(|worker| WorkerHistograms {
+            worker: worker.index,
+            latency: worker.collector.latency().clone(),
+        });
+        Observation {
+            info: self.info(),
+            counters: self.counters(),
+            latency: if self.config.latency.enabled {
+                latency.collect()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let workers = self.workers.iter().map(|worker| WorkerGroups {
+            worker: worker.index,
+            groups: groups(worker.collector.counters()),
+        });
+        let mut shared = Vec::new();
+        if let Ok(verdicts) = self.steering.counters() {
+            let rows = verdicts
+                .iter()
+                .map(|(verdict, n)| (verdict.name(), verdict.help(), n));
+            shared.push(Group::counters("steering", rows));
+        }
+        if let Some(ns) = self.cost.ns_per_packet {
+            let help = "What the steering program takes for a packet, in nanoseconds, as sampled.";
+            shared.push(Group::gauges(
+                "steering_cost",
+                [("steering_packet_ns", help, ns)],
+            ));
+        }
+        Counters {
+            workers: workers.collect(),
+            shared,
+        }
+    }
+
+    fn info(&self) -> Info {
+        let report = &self.workers[0].report;
+        let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        let mut notes = self.notes.clone();
+        notes.extend(self.explanations());
+        Info {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            config: Some(self.path.clone()),
+            interface: InterfaceInfo {
+                name: self.interface.name.clone(),
+                index: self.interface.index,
+                driver: Some(self.interface.driver.clone()),
+                vlans: self.config.interface.vlan.clone(),
+                mac: mac(self.link.mac),
+                mtu: self.link.mtu,
+                up: self.link.up,
+                addresses: self
+                    .link
+                    .addresses
+                    .iter()
+                    .map(|local| format!("{}/{}", local.address, local.prefix_len))
+                    .collect(),
+                routes: self.link.routes.routes().len(),
+                neighbors: self.neighbors.len(),
+            },
+            mode: ModeInfo {
+                requested: self.config.interface.mode.to_string(),
+                obtained: report.mode.to_string(),
+                attached: match self.attached {
+                    AttachMode::Native => "native".into(),
+                    AttachMode::Generic => "generic".into(),
+                },
+            },
+            workers: self
+                .workers
+                .iter()
+                .map(|worker| WorkerInfo {
+                    worker: worker.index,
+                    core: Some(worker.core),
+                    queues: worker.report.queues.clone(),
+                    alive: worker
+                        .thread
+                        .as_ref()
+                        .is_some_and(|thread| !thread.is_finished()),
+                })
+                .collect(),
+            services: self.services(),
+            notes,
+        }
+    }
+
+    fn services(&self) -> Vec<ServiceInfo> {
+        let info = |service: &config::Service| {
+            let (protocol, application) = (service.protocol, service.application);
+            service
+                .listen
+                .clone()
+                .into_iter()
+                .map(move |local| ServiceInfo {
+                    protocol: protocol.to_string(),
+                    address: local.ip(),
+                    port: local.port(),
+                    application: application.to_string(),
+                })
+        };
+        self.config.services.iter().flat_map(info).collect()
+    }
+
+    /// What the counters mean for the operator, where they mean that something is to be done.
+    pub(super) fn explanations(&self) -> Vec<String> {
+        use stack::counters::{DropReason, Event};
+        let total = |reason: DropReason| -> u64 {
+            let counters = self
+                .workers
+                .iter()
+                .map(|worker| worker.collector.counters());
+            counters.map(|counters| counters.drops.get(reason)).sum()
+        };
+        let happened = |event: Event| -> u64 {
+            let counters = self
+                .workers
+                .iter()
+                .map(|worker| worker.collector.counters());
+            counters.map(|counters| counters.events.get(event)).sum()
+        };
+        let mut explanations = Vec::new();
+        let incomplete = total(DropReason::UdpChecksumIncomplete);
+        if incomplete > 0 {
+            explanations.push(format!(
+                "{incomplete} packets came with an incomplete checksum and were dropped: their \
+                 sender left it to a NIC that they never crossed, as on a veth pair or from a \
+                 virtual machine's host. Run `ethtool -K DEVICE tx off` at the sender, or set \
+                 checksums.accept_incomplete = true"
+            ));
+        }
+        let conflicts = happened(Event::AddressConflict);
+        if conflicts > 0 {
+            explanations.push(format!(
+                "{conflicts} packets showed another host using an address that a service owns: \
+                 give one of the two another address"
+            ));
+        }
+        explanations
+    }
+}
+
+/// A worker's numbers, in groups.
+fn groups(counters: &WorkerCounters) -> Vec<Group> {
+    let WorkerCounters {
+        drops,
+        events,
+        turns,
+        queues,
+    } = counters;
+    let crate::worker::TurnCounters {
+        turns,
+        turns_with_packets,
+        sleeps,
+        commands,
+    } = *turns;
+    let mut groups = vec![
+        Group::counters(
+            "drop",
+            drops
+                .iter()
+                .map(|(which, n)| (which.name(), which.help(), n)),
+        ),
+        Group::counters(
+            "event",
+            events
+                .iter()
+                .map(|(which, n)| (which.name(), which.help(), n)),
+        ),
+        Group::counters(
+            "worker",
+            [
+                ("turns", "Turns of the worker's loop.", turns),
+                (
+                    "turns_with_packets",
+                    "Turns that found a packet.",
+                    turns_with_packets,
+                ),
+                ("sleeps", "Sleeps because there was nothing to do.", sleeps),
+                (
+                    "commands",
+                    "Commands of the control plane carried out.",
+                    commands,
+                ),
+            ],
+        ),
+    ];
+    groups.extend(queues.iter().map(queue_group));
+    groups
+}
+
+fn queue_group(queue: &crate::driver::QueueStatistics) -> Group {
+    let crate::driver::QueueStatistics {
+        queue_id,
+        rx_packets,
+        tx_packets,
+        tx_completions,
+        tx_ring_full,
+        tx_refused,
+        rx_refused,
+        tx_kicks,
+        rx_kicks,
+        fill_short,
+        rx_dropped,
+        rx_invalid_descs,
+        tx_invalid_descs,
+        rx_ring_full,
+        rx_fill_ring_empty_descs,
+        tx_ring_empty_descs,
+    } = *queue;
+    let rows = [
+        ("rx_packets", "Packets taken from the RX ring.", rx_packets),
+        ("tx_packets", "Packets put into the TX ring.", tx_packets),
+        (
+            "tx_completions",
+            "Packets the NIC has sent.",
+            tx_completions,
+        ),
+        (
+            "tx_ring_full",
+            "Times the TX ring had no room.",
+            tx_ring_full,
+        ),
+        ("tx_refused", "Packets no wire carries.", tx_refused),
+        (
+            "rx_refused",
+            "Descriptors from the kernel that point nowhere.",
+            rx_refused,
+        ),
+        ("tx_kicks", "System calls to get packets sent.", tx_kicks),
+        (
+            "rx_kicks",
+            "System calls to get packets received.",
+            rx_kicks,
+        ),
+        (
+            "fill_short",
+            "Turns that left the fill ring less than full.",
+            fill_short,
+        ),
+        (
+            "rx_dropped",
+            "Kernel: packets dropped before the ring.",
+            rx_dropped,
+        ),
+        (
+            "rx_invalid_descs",
+            "Kernel: fill-ring entries it refused.",
+            rx_invalid_descs,
+        ),
+        (
+            "tx_invalid_descs",
+            "Kernel: TX-ring entries it refused.",
+            tx_invalid_descs,
+        ),
+        (
+            "rx_ring_full",
+            "Kernel: dropped, RX ring full: the worker is too slow.",
+            rx_ring_full,
+        ),
+        (
+            "rx_fill_ring_empty_descs",
+            "Kernel: found no empty frame: raise rings.fill.",
+            rx_fill_ring_empty_descs,
+        ),
+        (
+            "tx_ring_empty_descs",
+            "Kernel: found the TX ring empty; normal.",
+            tx_ring_empty_descs,
+        ),
+    ];
+    Group::counters(format!("queue_{queue_id}"), rows)
+}
+
+fn mac(mac: stack::link::MacAddr) -> String {
+    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
+}
+
+/// What the steering program costs a packet, sampled: measuring itself costs two clock reads a
+/// packet, so it is on for 100 ms in every 10 s.
+#[derive(Default)]
+pub(super) struct Cost {
+    ticks: u32,
+    program_id: Option<u32>,
+    sample: Option<(RunStats, ProgramCost)>,
+    /// The latest sample, in nanoseconds.
+    pub(super) ns_per_packet: Option<u64>,
+}
+
+/// Ticks of 100 ms from one sample to the next.
+const SAMPLE_TICKS: u32 = 100;
+
+impl Cost {
+    /// Once every 100 ms.
+    pub(super) fn tick(&mut self, steering: &mut Steering) {
+        if let Some((stats, before)) = self.sample.take() {
+            let id = self.program_id.unwrap_or_default();
+            let cost = ProgramCost::of(id).ok().map(|now| now.since(before));
+            drop(stats);
+            #[expect(clippy::cast_possible_truncation, reason = "nanoseconds of one packet")]
+            #[expect(clippy::cast_sign_loss, reason = "never negative")]
+            if let Some(ns) = cost.and_then(ProgramCost::ns_per_packet) {
+                self.ns_per_packet = Some(ns.round() as u64);
+            }
+        }
+        self.ticks += 1;
+        if self.ticks % SAMPLE_TICKS != 10 {
+            return;
+        }
+        if self.program_id.is_none() {
+            self.program_id = steering.program_id().ok();
+        }
+        // A kernel or a container that forbids it: then there is no figure, which is no harm.
+        let Some(id) = self.program_id else { return };
+        self.sample = RunStats::enable().ok().zip(ProgramCost::of(id).ok());
+    }
+}

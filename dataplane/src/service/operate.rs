@@ -1,0 +1,353 @@
+//! The control thread's loop: everything that is not a packet.
+
+use super::bring_up::{Opened, WorkerHandle};
+use super::multicast::Memberships;
+use super::{ServiceError, links, machine, observing};
+use crate::control::calls::{Call, calls};
+use crate::control::metrics::MetricsServer;
+use crate::control::netlink::{Mirror, MirrorEvent, MirrorHandle};
+use crate::control::server::Server;
+use crate::control::signals::{SignalEvent, Signals};
+use crate::driver::{AttachMode, Interface};
+use crate::observe::hgrm;
+use crate::observe::report::LatencyReport;
+use crate::steering::{Steering, SteeringConfig};
+use crate::worker::command::{Command, Request};
+use config::Config;
+use stack::link::{LinkState, NeighborUpdate};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{Notify, mpsc};
+
+/// The service while it runs.
+pub(super) struct Service {
+    pub(super) config: Config,
+    pub(super) path: PathBuf,
+    pub(super) interface: Interface,
+    pub(super) steering: Steering,
+    pub(super) workers: Vec<WorkerHandle>,
+    pub(super) mirror: MirrorHandle,
+    pub(super) link: LinkState,
+    pub(super) neighbors: HashSet<IpAddr>,
+    pub(super) notes: Vec<String>,
+    pub(super) attached: AttachMode,
+    pub(super) started: Instant,
+    pub(super) started_at: SystemTime,
+    pub(super) cost: observing::Cost,
+    _memberships: Memberships,
+}
+
+/// Changes of link and neighbours that may wait for the control thread.
+const MIRROR_QUEUE: usize = 256;
+/// How often the control thread looks after what nobody tells it: workers that died, full queues.
+const TICK: Duration = Duration::from_millis(100);
+/// How long packets that are already in the rings have to get through after steering is off. A
+/// full ring of 2048 packets takes 2 ms at a million a second.
+const DRAIN: Duration = Duration::from_millis(20);
+
+/// Brings the service up, runs it, takes it down.
+pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceError> {
+    let mut signals = Signals::new().map_err(|error| ServiceError::os("take signals", error))?;
+    let mut steering = Steering::load(&SteeringConfig {
+        vlan: config.interface.vlan.clone(),
+        ..SteeringConfig::default()
+    })?;
+    let interface = machine::wait_for_carrier(&config).await?;
+    let machine = machine::look(&config)?;
+    let (mirror, mirror_handle) = Mirror::open(machine::mirror_config(&config)).await?;
+    let (opened, refusals) = Opened::open(&config, &machine, &mut steering)?;
+    for refusal in &refusals {
+        tracing::info!("{refusal}");
+    }
+    let own: Vec<IpAddr> = config
+        .services
+        .iter()
+        .flat_map(|service| service.own_addresses.iter().map(|own| own.address))
+        .collect();
+    let memberships = Memberships::join(interface.index, &own)?;
+    steering.set_rules(&links::rules(&config))?;
+    opened.register(&mut steering)?;
+    let attached = opened.attempt.attach;
+    let notify = Arc::new(Notify::new());
+    let workers = opened.start(&config, &notify)?;
+    leave_cores_to(&workers);
+
+    let (events_in, mut events) = mpsc::channel(MIRROR_QUEUE);
+    let follow = mirror.run(events_in);
+    tokio::pin!(follow);
+
+    let mut service = Service {
+        config,
+        path: path.to_owned(),
+        interface,
+        steering,
+        workers,
+        mirror: mirror_handle,
+        link: LinkState::default(),
+        neighbors: HashSet::new(),
+        notes: refusals,
+        attached,
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        cost: observing::Cost::default(),
+        _memberships: memberships,
+    };
+
+    // The link has to be known before the first packet comes.
+    tokio::select! {
+        event = events.recv() => service.mirrored(event)?,
+        ended = &mut follow => return Err(mirror_ended(ended)),
+    }
+    service.steering.set_enabled(true)?;
+
+    let (handle, mut asked) = calls();
+    let serve = Server::bind(&service.config.control.socket)?.serve(handle.clone());
+    tokio::pin!(serve);
+    let metrics = service.metrics(handle).await?;
+    tokio::pin!(metrics);
+    service.announce_ready();
+
+    let mut tick = tokio::time::interval(TICK);
+    let outcome = loop {
+        let step = tokio::select! {
+            signal = signals.next() => match signal {
+                SignalEvent::Drain | SignalEvent::Abort => break Ok(()),
+                SignalEvent::Report => { service.report().await; Ok(()) }
+                SignalEvent::Reload => { service.reload_and_log(); Ok(()) }
+            },
+            event = events.recv() => service.mirrored(event),
+            () = notify.notified() => service.hear_workers(),
+            Some(call) = asked.recv() => match call {
+                Call::Observe(answer) => {
+                    let observation = service.observe().await;
+                    let _ = answer.send(observation);
+                    Ok(())
+                }
+                Call::Reload(answer) => { let _ = answer.send(service.reload()); Ok(()) }
+                Call::Stop(answer) => { let _ = answer.send(()); break Ok(()) }
+            },
+            _ = tick.tick() => service.look_after(),
+            ended = &mut follow => Err(mirror_ended(ended)),
+            () = &mut serve => Ok(()),
+            () = &mut metrics => Ok(()),
+        };
+        if let Err(error) = step {
+            break Err(error);
+        }
+    };
+    service.shut_down().await;
+    outcome
+}
+
+fn mirror_ended(ended: Result<(), crate::control::netlink::MirrorError>) -> ServiceError {
+    match ended {
+        Ok(()) => ServiceError::Lost("the netlink mirror ended".into()),
+        Err(error) => error.into(),
+    }
+}
+
+/// Moves the control thread off the workers' cores, where there are others.
+fn leave_cores_to(workers: &[WorkerHandle]) {
+    let taken = |core: &usize| workers.iter().any(|worker| worker.core == *core);
+    let others: Vec<usize> = machine::cores()
+        .into_iter()
+        .filter(|core| !taken(core))
+        .collect();
+    if others.is_empty() {
+        return;
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    others.iter().for_each(|core| set.set(*core));
+    if let Err(errno) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!("the control thread stays on the workers' cores: {errno}");
+    }
+}
+
+impl Service {
+    fn announce_ready(&self) {
+        let report = &self.workers[0].report;
+        for worker in &self.workers {
+            tracing::info!(
+                "worker {} on core {}: queues {:?}",
+                worker.index,
+                worker.core,
+                worker.report.queues
+            );
+        }
+        tracing::info!(
+            "ready: {} ({}) in {} mode, huge pages {}, {} services",
+            self.interface.name,
+            self.interface.driver,
+            report.mode,
+            if report.huge_pages { "on" } else { "off" },
+            self.config.services.len(),
+        );
+    }
+
+    /// Serves metrics until dropped; without an address, waits for ever.
+    async fn metrics(
+        &self,
+        handle: crate::control::calls::ControlHandle,
+    ) -> Result<impl Future<Output = ()> + use<>, ServiceError> {
+        let server = match self.config.control.metrics {
+            None => None,
+            Some(address) => Some(
+                MetricsServer::bind(address)
+                    .await
+                    .map_err(|error| ServiceError::os("serve metrics", error))?,
+            ),
+        };
+        Ok(async move {
+            match server {
+                None => std::future::pending().await,
+                Some(server) => server.serve(handle).await,
+            }
+        })
+    }
+
+    /// Takes in what the kernel's tables say.
+    fn mirrored(&mut self, event: Option<MirrorEvent>) -> Result<(), ServiceError> {
+        match event {
+            // The mirror ends for a reason that it gives elsewhere.
+            None => Ok(()),
+            Some(MirrorEvent::Link(link)) => {
+                self.link = links::with_own_addresses(link, &self.config);
+                self.steering.set_locals(&links::locals(&self.link))?;
+                for worker in &mut self.workers {
+                    worker.tell(Command::Link(Box::new(self.link.clone())));
+                }
+                Ok(())
+            }
+            Some(MirrorEvent::Neighbor(update)) => {
+                match update {
+                    NeighborUpdate::Set { address, mac: _ } => self.neighbors.insert(address),
+                    NeighborUpdate::Remove { address } => self.neighbors.remove(&address),
+                };
+                for worker in &mut self.workers {
+                    worker.tell(Command::Neighbor(update));
+                }
+                Ok(())
+            }
+            Some(MirrorEvent::Gone) => Err(self.gone()),
+        }
+    }
+
+    fn gone(&self) -> ServiceError {
+        ServiceError::Lost(format!(
+            "the interface {} is gone; start again when it is back",
+            self.interface.name
+        ))
+    }
+
+    /// What the workers ask for.
+    fn hear_workers(&mut self) -> Result<(), ServiceError> {
+        for worker in &self.workers {
+            while let Some(request) = worker.commander.next_request() {
+                match request {
+                    // Full only when the kernel is slow; the stack asks again in a second.
+                    Request::Neighbor(address) => {
+                        self.mirror.request_neighbor(address);
+                    }
+                    Request::Drop(old) => drop(old),
+                    Request::DriverGone => return Err(self.gone()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What nobody tells.
+    fn look_after(&mut self) -> Result<(), ServiceError> {
+        for worker in &mut self.workers {
+            worker.flush_backlog();
+            if worker.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+                return Err(ServiceError::Lost(format!(
+                    "worker {} died; its queues went back to the kernel, and so does the rest",
+                    worker.index
+                )));
+            }
+        }
+        self.cost.tick(&mut self.steering);
+        Ok(())
+    }
+
+    /// Prints the latency report, and writes its files.
+    async fn report(&mut self) {
+        let observation = self.observe().await;
+        self.print(&observation);
+    }
+
+    fn print(&self, observation: &crate::observe::observation::Observation) {
+        if !self.config.latency.enabled {
+            println!("{}", observation.counters.table(false));
+            return;
+        }
+        let report = LatencyReport::new(observation);
+        println!("{}\n{}", report.table(), observation.counters.table(false));
+        let Some(directory) = &self.config.latency.directory else {
+            return;
+        };
+        let written = hgrm::write_all(directory, observation).and_then(|_| {
+            let json = serde_json::to_vec_pretty(&report)?;
+            hgrm::write_atomically(&directory.join("latency.json"), &json)
+        });
+        match written {
+            Ok(()) => tracing::info!("latency reports are in {}", directory.display()),
+            Err(error) => tracing::error!("latency reports could not be written: {error}"),
+        }
+    }
+
+    fn reload_and_log(&mut self) {
+        match self.reload() {
+            Ok(changed) => tracing::info!("reload: {changed}"),
+            Err(error) => tracing::error!("reload refused, nothing changed: {error}"),
+        }
+    }
+
+    /// Gives the interface back and ends the workers; what is in the rings gets through first.
+    async fn shut_down(mut self) {
+        tracing::info!("draining");
+        if let Err(error) = self.steering.set_enabled(false) {
+            tracing::error!("steering could not be switched off: {error}");
+            self.steering.detach();
+        }
+        tokio::time::sleep(DRAIN).await;
+        for worker in &mut self.workers {
+            worker.commander.stop();
+            match worker.thread.take().map(JoinHandle::join) {
+                Some(Ok((counters, latency))) => worker.collector.finish(&counters, &latency),
+                Some(Err(_)) => tracing::error!("worker {} panicked", worker.index),
+                None => {}
+            }
+        }
+        let observation = self.observed();
+        self.steering.detach();
+        self.print(&observation);
+    }
+}
+
+impl WorkerHandle {
+    /// Sends a command, now or when there is room; commands stay in order.
+    pub(super) fn tell(&mut self, command: Command) {
+        if let Command::Link(_) = command {
+            // Only the latest link matters.
+            self.backlog
+                .retain(|waiting| !matches!(waiting, Command::Link(_)));
+        }
+        self.backlog.push_back(command);
+        self.flush_backlog();
+    }
+
+    fn flush_backlog(&mut self) {
+        while let Some(command) = self.backlog.pop_front() {
+            if let Err(command) = self.commander.send(command) {
+                self.backlog.push_front(command);
+                return;
+            }
+        }
+    }
+}
