@@ -44,6 +44,7 @@ trait Subject {
 struct Harness;
 
 impl Subject for Harness {
+    #[inline(never)]
     fn turn(
         &mut self,
         _pool: &mut HeapPool,

@@ -12,6 +12,7 @@ use stack::wire::{ethernet, ipv4, ipv6, protocol, udp};
 pub(crate) struct Reflector;
 
 impl Subject for Reflector {
+    #[inline(never)]
     fn turn(
         &mut self,
         _pool: &mut HeapPool,

@@ -74,6 +74,7 @@ impl SmoltcpEcho {
 }
 
 impl Subject for SmoltcpEcho {
+    #[inline(never)]
     fn turn(
         &mut self,
         pool: &mut HeapPool,

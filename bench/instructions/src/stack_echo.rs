@@ -70,6 +70,7 @@ fn link() -> LinkState {
 }
 
 impl Subject for StackEcho {
+    #[inline(never)]
     fn turn(
         &mut self,
         pool: &mut HeapPool,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bench::netns::{INTERFACE, Netns, Process, Veth};
+use bench::netns::{INTERFACE, Netns, Process, SERVER_V4, SERVER_V6, Veth};
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
@@ -80,6 +80,14 @@ impl Contestant {
             Self::Dataplane => "dataplane",
             Self::Reflector => "reflector",
             Self::Kernel | Self::KernelBusyPoll => "kernel-udp-echo",
+        }
+    }
+
+    /// Whether it polls, so that its core is busy whether or not there is work.
+    pub(crate) fn polls(self) -> bool {
+        match self {
+            Self::Dataplane | Self::Reflector | Self::KernelBusyPoll => true,
+            Self::Kernel => false,
         }
     }
 
@@ -179,6 +187,8 @@ impl Lineup {
             }
             Contestant::Reflector => {
                 command.arg("--config").arg(&self.config);
+                command.args(["--address", &SERVER_V4.to_string()]);
+                command.args(["--address", &SERVER_V6.to_string()]);
             }
             Contestant::Kernel | Contestant::KernelBusyPoll => {
                 command.args(["--listen", &format!("[::]:{PORT}")]);
@@ -247,6 +257,7 @@ fn configuration(folder: &Path, cores: Cores, placement: Placement) -> String {
          \n\
          [workers]\n\
          cores = [{server}]\n\
+         idle = \"spin\"\n\
          \n\
          [control]\n\
          socket = \"{folder}/control.sock\"\n\
