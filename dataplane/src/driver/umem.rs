@@ -253,8 +253,7 @@ impl Umem {
     #[inline]
     pub fn take(&mut self) -> Option<Frame<Filled>> {
         let frame = self.free.pop()?;
-        self.ledger
-            .moved(self.index_of(frame.chunk()), Place::Home, Place::Out);
+        self.note(frame.chunk(), Place::Home, Place::Out);
         // SAFETY: headroom + capacity is the chunk.
         Some(unsafe {
             frame.fill(
@@ -275,8 +274,7 @@ impl Umem {
             return self.lose(frame);
         }
         let frame = frame.clear(self);
-        self.ledger
-            .moved(self.index_of(frame.chunk()), Place::Out, Place::Home);
+        self.note(frame.chunk(), Place::Out, Place::Home);
         self.free.push(frame);
     }
 
@@ -290,8 +288,7 @@ impl Umem {
     #[inline]
     pub(super) fn lend_free(&mut self) -> Option<u64> {
         let chunk = self.free.pop()?.into_chunk();
-        self.ledger
-            .moved(self.index_of(chunk), Place::Home, Place::Ring);
+        self.note(chunk, Place::Home, Place::Ring);
         self.in_rings += 1;
         self.offset_of(chunk)
     }
@@ -306,8 +303,7 @@ impl Umem {
     #[inline]
     pub(super) fn lend(&mut self, frame: Frame<Filled>) {
         let start = frame.into_start();
-        self.ledger
-            .moved(self.index_of(start), Place::Out, Place::Ring);
+        self.note(start, Place::Out, Place::Ring);
         self.in_rings += 1;
     }
 
@@ -318,8 +314,7 @@ impl Umem {
         let Some(chunk) = self.chunk_at(address) else {
             return false;
         };
-        self.ledger
-            .moved(self.index_of(chunk), Place::Ring, Place::Home);
+        self.note(chunk, Place::Ring, Place::Home);
         self.in_rings = self.in_rings.saturating_sub(1);
         // SAFETY: the frame of this chunk was consumed by `lend` or `lend_free`, and the kernel
         // returns each address once.
@@ -349,8 +344,7 @@ impl Umem {
                 return None;
             }
         };
-        self.ledger
-            .moved(self.index_of(chunk), Place::Ring, Place::Out);
+        self.note(chunk, Place::Ring, Place::Out);
         self.in_rings = self.in_rings.saturating_sub(1);
         // SAFETY: the bytes before the packet are in its own chunk, which is ours from here on.
         let room = unsafe { std::slice::from_raw_parts_mut(chunk.as_ptr(), headroom as usize) };
@@ -430,9 +424,14 @@ impl Umem {
         (offset < self.mapping.len).then_some(offset as u64)
     }
 
+    /// Notes in the ledger that a chunk went from one place to another.
     #[inline]
-    fn index_of(&self, start: NonNull<u8>) -> usize {
-        (start.addr().get() - self.mapping.base.addr().get()) / self.chunk_size as usize
+    fn note(&mut self, chunk: NonNull<u8>, from: Place, to: Place) {
+        if cfg!(debug_assertions) {
+            let offset = chunk.addr().get() - self.mapping.base.addr().get();
+            self.ledger
+                .moved(offset / self.chunk_size as usize, from, to);
+        }
     }
 }
 
@@ -491,30 +490,29 @@ enum Place {
 }
 
 /// In debug builds, the place of every chunk, so that a chunk that is in two places is caught where
-/// it happens. Nothing at all in release builds.
+/// it happens. Empty, and never looked at, in release builds.
 struct Ledger {
-    #[cfg(debug_assertions)]
     places: Vec<Place>,
 }
 
 impl Ledger {
-    fn new(_frames: u32) -> Self {
+    fn new(frames: u32) -> Self {
+        let places = if cfg!(debug_assertions) {
+            frames as usize
+        } else {
+            0
+        };
         Self {
-            #[cfg(debug_assertions)]
-            places: vec![Place::Home; _frames as usize],
+            places: vec![Place::Home; places],
         }
     }
 
-    #[inline]
-    fn moved(&mut self, _index: usize, _from: Place, _to: Place) {
-        #[cfg(debug_assertions)]
-        {
-            assert_eq!(
-                self.places[_index], _from,
-                "chunk {_index} is not where it was left"
-            );
-            self.places[_index] = _to;
-        }
+    fn moved(&mut self, index: usize, from: Place, to: Place) {
+        assert_eq!(
+            self.places[index], from,
+            "chunk {index} is not where it was left"
+        );
+        self.places[index] = to;
     }
 }
 
