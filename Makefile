@@ -10,7 +10,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 help: ## this list
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r target what; do printf '%-24s %s\n' "$$target" "$$what"; done
+		while IFS='|' read -r target what; do printf '%-28s %s\n' "$$target" "$$what"; done
 
 build: ## the service and loadgen, optimized, in target/release
 	@scripts/deps.sh build

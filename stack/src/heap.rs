@@ -4,33 +4,39 @@ use crate::frame::{Frame, FramePool, Stamps};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// A frame in ordinary memory.
+/// The longest frame, in bytes: what the longest chunk of an AF_XDP driver holds.
+pub const CAPACITY_MAX: usize = 4096;
+
+/// A frame in ordinary memory. As long as a driver's (32 bytes), so that moving one costs the same.
 #[derive(Debug)]
 pub struct HeapFrame {
-    bytes: Box<[u8]>,
-    len: usize,
+    bytes: Box<[u8; CAPACITY_MAX]>,
     stamps: Stamps,
+    len: u32,
+    capacity: u32,
 }
+
+const _: () = assert!(size_of::<HeapFrame>() == 32);
 
 impl Frame for HeapFrame {
     #[inline]
     fn data(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes[..self.len as usize]
     }
 
     #[inline]
     fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+        &mut self.bytes[..self.len as usize]
     }
 
     #[inline]
     fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.capacity as usize
     }
 
     #[inline]
     fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.bytes.len());
+        self.len = u32::try_from(len).unwrap_or(u32::MAX).min(self.capacity);
     }
 
     #[inline]
@@ -52,13 +58,15 @@ pub struct HeapPool {
 }
 
 impl HeapPool {
-    /// `frames` frames of `capacity` bytes each.
+    /// `frames` frames of `capacity` bytes each, at most [`CAPACITY_MAX`].
     #[must_use]
     pub fn new(frames: usize, capacity: usize) -> Self {
+        let capacity = u32::try_from(capacity.min(CAPACITY_MAX)).expect("invariant: 4096 at most");
         let frame = || HeapFrame {
-            bytes: alloc::vec![0; capacity].into_boxed_slice(),
-            len: 0,
+            bytes: Box::new([0; CAPACITY_MAX]),
             stamps: Stamps::default(),
+            len: 0,
+            capacity,
         };
         Self {
             free: (0..frames).map(|_| frame()).collect(),

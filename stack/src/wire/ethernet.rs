@@ -44,16 +44,13 @@ pub const fn is_group(address: MacAddr) -> bool {
 /// not count (IEEE 802.1Q §6.9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VlanIds {
+    /// 0, which names no VLAN, in the places that are not used.
     ids: [u16; 2],
-    len: u8,
 }
 
 impl VlanIds {
     /// Untagged.
-    pub const NONE: VlanIds = VlanIds {
-        ids: [0; 2],
-        len: 0,
-    };
+    pub const NONE: VlanIds = VlanIds { ids: [0; 2] };
 
     /// At most two identifiers, each 1 to 4094.
     #[must_use]
@@ -69,23 +66,32 @@ impl VlanIds {
     }
 
     fn push(&mut self, id: u16) {
-        if id != 0 && self.len < 2 {
-            self.ids[usize::from(self.len)] = id;
-            self.len += 1;
+        if let Some(place) = self.ids.iter_mut().find(|place| **place == 0) {
+            *place = id;
         }
     }
 
     /// The identifiers, outermost first.
     #[must_use]
     pub fn as_slice(&self) -> &[u16] {
-        &self.ids[..usize::from(self.len)]
+        &self.ids[..self.len()]
+    }
+
+    /// How many.
+    #[inline]
+    const fn len(self) -> usize {
+        match self.ids {
+            [0, _] => 0,
+            [_, 0] => 1,
+            _ => 2,
+        }
     }
 
     /// Length of an Ethernet header with these tags, in bytes.
     #[inline]
     #[must_use]
     pub const fn header_len(&self) -> usize {
-        HEADER_LEN + self.len as usize * TAG_LEN
+        HEADER_LEN + self.len() * TAG_LEN
     }
 }
 
@@ -206,7 +212,7 @@ impl Repr {
         super::put(header, 0, self.destination);
         super::put(header, 6, self.source);
         super::put(header, 12, self.ether_type.to_be_bytes());
-        if self.vlans.len == 0 {
+        if self.vlans == VlanIds::NONE {
             return Some(HEADER_LEN);
         }
         self.emit_tags(data)
