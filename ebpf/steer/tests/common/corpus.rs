@@ -400,6 +400,11 @@ fn fragments() -> Vec<Case> {
             RedirectFragment,
         ),
         case(
+            "last fragment at the highest offset bit",
+            four(HOST, 1, 0x1000, &[0; 16]),
+            RedirectFragment,
+        ),
+        case(
             "later fragment of another packet",
             four(HOST, 2, 8, &[0; 16]),
             PassFragment,
@@ -860,6 +865,10 @@ fn malformed() -> Vec<Case> {
         frame[14 + at] = value;
         frame
     };
+    let mut tunnel = ip_frame(&ipv4(PEER, HOST, 50, &plain, &[0; 40]));
+    tunnel[14 + 3] = 19;
+    let mut tunnel6 = ip_frame(&ipv6(PEER6, HOST6, &[Destination(0)], 50, &[0; 40]));
+    tunnel6[14 + 5] = 7;
     vec![
         case(
             "header length of four words",
@@ -886,6 +895,16 @@ fn malformed() -> Vec<Case> {
         case(
             "total length within the UDP header",
             edited(3, 27),
+            PassMalformed,
+        ),
+        case(
+            "total length within the header, of no ports",
+            tunnel,
+            PassMalformed,
+        ),
+        case(
+            "extension header beyond the payload, of no ports",
+            tunnel6,
             PassMalformed,
         ),
         case(
