@@ -8,6 +8,7 @@ use crate::hash::HashKey;
 use crate::ip::address::{Ip, Ipv4, Ipv6};
 use alloc::boxed::Box;
 use alloc::vec;
+use core::fmt::Debug;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where a packet goes.
@@ -19,107 +20,142 @@ pub enum Target {
     Elsewhere(u16),
 }
 
-/// How addresses of a version are hashed.
+/// What a version's table is searched by: address and port in as few words as they fit. The key
+/// of port 0, which nobody can be bound to, marks a place that is free.
 pub trait DemuxKey: Ip {
-    /// A keyed hash of (address, port).
-    fn demux_hash(key: &HashKey, address: Self::Addr, port: u16) -> u64;
+    /// Address and port.
+    type Key: Copy + Debug + Eq + Default;
+
+    /// The key of a local address and port.
+    fn key(address: Self::Addr, port: u16) -> Self::Key;
+
+    /// A keyed hash of it.
+    fn hash(secret: &HashKey, key: Self::Key) -> u64;
 }
 
 impl DemuxKey for Ipv4 {
+    type Key = u64;
+
     #[inline]
-    fn demux_hash(key: &HashKey, address: Ipv4Addr, port: u16) -> u64 {
-        key.hash_flow_v4(u32::from_ne_bytes(address.octets()), 0, u32::from(port))
+    fn key(address: Ipv4Addr, port: u16) -> u64 {
+        u64::from(u32::from_ne_bytes(address.octets())) | u64::from(port) << 32
+    }
+
+    #[inline]
+    fn hash(secret: &HashKey, key: u64) -> u64 {
+        secret.hash_u64(key)
     }
 }
 
 impl DemuxKey for Ipv6 {
+    type Key = (u64, u64, u16);
+
     #[inline]
-    fn demux_hash(key: &HashKey, address: Ipv6Addr, port: u16) -> u64 {
-        // Local addresses are few and ours, so the sender cannot choose among many: the port is
-        // folded in, and the table bounds its probes by its load anyway.
-        key.hash_u128(u128::from_ne_bytes(address.octets()) ^ u128::from(port) << 56)
+    fn key(address: Ipv6Addr, port: u16) -> Self::Key {
+        let octets = address.octets();
+        let (words, _) = octets.as_chunks::<8>();
+        let [high, low] = [words[0], words[1]].map(u64::from_ne_bytes);
+        (high, low, port)
+    }
+
+    #[inline]
+    fn hash(secret: &HashKey, (high, low, port): Self::Key) -> u64 {
+        // Which addresses and ports are in the table is ours to choose, not the sender's.
+        secret.hash_u128(u128::from(high) << 64 | u128::from(low ^ u64::from(port)))
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry<A> {
-    address: A,
-    port: u16,
-    target: Target,
+struct Slot<K> {
+    key: K,
+    /// `None` in a free place.
+    target: Option<Target>,
+}
+
+impl<K: Default> Slot<K> {
+    fn free() -> Self {
+        Self {
+            key: K::default(),
+            target: None,
+        }
+    }
 }
 
 /// The table of one version: open addressing, linear probing, at most half full.
 #[derive(Debug)]
-pub struct Demux<I: Ip> {
-    slots: Box<[Option<Entry<I::Addr>>]>,
-    key: HashKey,
+pub struct Demux<I: DemuxKey> {
+    slots: Box<[Slot<I::Key>]>,
+    secret: HashKey,
 }
 
 impl<I: DemuxKey> Demux<I> {
     /// A table for at most `entries` pairs of address and port.
     #[must_use]
-    pub fn new(entries: usize, key: HashKey) -> Self {
-        let slots = (entries.max(4) * 2).next_power_of_two();
+    pub fn new(entries: usize, secret: HashKey) -> Self {
         Self {
-            slots: vec![None; slots].into_boxed_slice(),
-            key,
+            slots: vec![Slot::free(); slot_count(entries)].into_boxed_slice(),
+            secret,
         }
     }
 
+    /// Where a key is, or the free place where it would be.
     #[inline]
-    fn start(&self, address: I::Addr, port: u16) -> usize {
+    fn find(&self, key: I::Key) -> usize {
+        let mask = self.slots.len() - 1;
         // The mask keeps the low bits; losing the high ones is the point.
         #[expect(
             clippy::cast_possible_truncation,
             reason = "masked to the table's size"
         )]
-        let hash = I::demux_hash(&self.key, address, port) as usize;
-        hash & (self.slots.len() - 1)
+        let mut at = <I as DemuxKey>::hash(&self.secret, key) as usize & mask;
+        // Half of the places are free: there is an end.
+        while self.slots[at].key != key && self.slots[at].target.is_some() {
+            at = (at + 1) & mask;
+        }
+        at
     }
 
     /// Who receives packets for this address and port.
     #[inline]
     #[must_use]
     pub fn lookup(&self, address: I::Addr, port: u16) -> Option<Target> {
-        let mask = self.slots.len() - 1;
-        let mut at = self.start(address, port);
-        while let Some(Some(entry)) = self.slots.get(at & mask) {
-            if entry.address == address && entry.port == port {
-                return Some(entry.target);
-            }
-            at += 1;
-        }
-        None
+        self.slots[self.find(I::key(address, port))].target
     }
 
-    /// Adds an entry, unless there is one already or the table is half full; says whether it did.
+    /// Adds an entry for a port other than 0, unless there is one already or the table is half
+    /// full; says whether it did.
     pub fn insert(&mut self, address: I::Addr, port: u16, target: Target) -> bool {
-        let used = self.slots.iter().flatten().count();
-        if (used + 1) * 2 > self.slots.len() || self.lookup(address, port).is_some() {
+        let used = self.slots.iter().filter(|slot| slot.target.is_some());
+        let half_full = (used.count() + 1) * 2 > self.slots.len();
+        let key = I::key(address, port);
+        let slot = self.find(key);
+        let slot = &mut self.slots[slot];
+        if half_full || port == 0 || slot.target.is_some() {
             return false;
         }
-        let mask = self.slots.len() - 1;
-        let mut at = self.start(address, port) & mask;
-        while self.slots[at].is_some() {
-            at = (at + 1) & mask;
-        }
-        self.slots[at] = Some(Entry {
-            address,
-            port,
-            target,
-        });
+        *slot = Slot {
+            key,
+            target: Some(target),
+        };
         true
     }
 
     /// Empties the table and makes room for at least `entries`.
     pub fn reset(&mut self, entries: usize) {
-        let slots = (entries.max(4) * 2).next_power_of_two();
+        let slots = slot_count(entries);
         if slots == self.slots.len() {
-            self.slots.fill(None);
+            self.slots.fill(Slot::free());
         } else {
-            self.slots = vec![None; slots].into_boxed_slice();
+            self.slots = vec![Slot::free(); slots].into_boxed_slice();
         }
     }
+}
+
+/// Twice as many places as there will be entries: a power of two, so that a mask finds a place, and
+/// never none.
+const fn slot_count(entries: usize) -> usize {
+    let entries = if entries < 4 { 4 } else { entries };
+    (entries * 2).next_power_of_two()
 }
 
 #[cfg(test)]
@@ -131,7 +167,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_map(
-            keys in proptest::collection::vec((any::<[u8; 2]>(), 0u16..8), 0..64),
+            keys in proptest::collection::vec((any::<[u8; 2]>(), 1u16..8), 0..64),
             probes in proptest::collection::vec((any::<[u8; 2]>(), 0u16..8), 0..64),
         ) {
             let address = |[a, b]: [u8; 2]| Ipv4Addr::new(10, 0, a & 1, b & 7);

@@ -2,14 +2,15 @@
 
 use super::Stack;
 use super::output::Hop;
-use super::version::{Header, IpStack, of_version};
+use super::version::{IpStack, of_version};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{Ipv4, Ipv6};
 use crate::link::MacAddr;
 use crate::time::Instant;
 use crate::udp::{Datagram, Large, Parts, Storage, UdpSocketId, Version};
-use crate::wire::{ethernet, protocol, udp};
+use crate::wire::ethernet;
+use alloc::boxed::Box;
 use core::net::SocketAddr;
 
 /// Where a datagram goes, and how.
@@ -39,13 +40,13 @@ impl<P: FramePool> Stack<P> {
     /// Takes the oldest datagram out of a socket's queue.
     #[inline]
     pub fn udp_recv(&mut self, id: UdpSocketId) -> Option<Datagram<P::Frame>> {
-        self.udp.get_mut(id)?.queue.pop_front()
+        self.udp.get_mut(id)?.pop()
     }
 
     /// Datagrams waiting in a socket's queue.
     #[must_use]
     pub fn udp_recv_len(&mut self, id: UdpSocketId) -> usize {
-        self.udp.get_mut(id).map_or(0, |socket| socket.queue.len())
+        self.udp.get_mut(id).map_or(0, |socket| socket.len())
     }
 
     /// Gives a datagram's buffer back.
@@ -53,7 +54,7 @@ impl<P: FramePool> Stack<P> {
     pub fn udp_release(&mut self, pool: &mut P, datagram: Datagram<P::Frame>) {
         match datagram.0 {
             Storage::Frame { frame, .. } => pool.give(frame),
-            Storage::Large(large) => self.large.push(large.buffer),
+            Storage::Large(large) => self.large.push(large),
         }
     }
 
@@ -77,43 +78,69 @@ impl<P: FramePool> Stack<P> {
     ) -> Result<(), SendError> {
         match datagram.0 {
             Storage::Frame { mut frame, parts } => {
-                let turned = match parts.version {
-                    Version::V4 => self.turn_round::<Ipv4>(pool, &mut frame, parts, now),
-                    Version::V6 => self.turn_round::<Ipv6>(pool, &mut frame, parts, now),
-                };
-                match turned {
-                    Ok(()) => {
-                        self.transmit(pool, frame);
-                        Ok(())
-                    }
-                    Err(reason) => self.reply_elsewise(pool, frame, parts, reason, now),
+                if self.turn_plain_round(&mut frame, parts, now) {
+                    self.transmit(pool, frame);
+                    Ok(())
+                } else {
+                    self.reply_the_long_way(pool, frame, parts, now)
                 }
             }
             Storage::Large(large) => self.reply_large(pool, large, now),
         }
     }
 
-    /// Writes the reply's headers over the request's.
-    #[inline]
-    fn turn_round<I: IpStack>(
+    /// A reply whose next hop has to be found, or that cannot go out in its request's frame: the
+    /// request had options, or the reply is longer than the path carries.
+    #[cold]
+    fn reply_the_long_way(
+        &mut self,
+        pool: &mut P,
+        mut frame: P::Frame,
+        parts: Parts,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        let turned = match parts.version {
+            Version::V4 => self.find_hop_and_turn_round::<Ipv4>(pool, &mut frame, parts, now),
+            Version::V6 => self.find_hop_and_turn_round::<Ipv6>(pool, &mut frame, parts, now),
+        };
+        match turned {
+            Ok(Some(())) => {
+                self.transmit(pool, frame);
+                Ok(())
+            }
+            Ok(None) => {
+                let datagram = Datagram(Storage::Frame { frame, parts });
+                let to = SendTo {
+                    local: datagram.local(),
+                    remote: datagram.remote(),
+                    tos: 0,
+                };
+                let stamps = datagram.stamps();
+                let result = self.send_stamped(pool, to, datagram.payload(), stamps, now);
+                self.udp_release(pool, datagram);
+                result
+            }
+            Err(reason) => {
+                self.discard(pool, frame, reason);
+                Err(SendError(reason))
+            }
+        }
+    }
+
+    /// `None` if the frame cannot hold its own reply.
+    fn find_hop_and_turn_round<I: IpStack>(
         &mut self,
         pool: &mut P,
         frame: &mut P::Frame,
         parts: Parts,
         now: Instant,
-    ) -> Result<(), DropReason> {
-        let ip = usize::from(parts.ip_offset);
-        let payload = usize::from(parts.payload_offset);
-        let payload_len = usize::from(parts.payload_len);
-        // IP options or extension headers: the reply's headers are shorter, see `reply_elsewise`.
-        if payload - ip != I::RUNTIME.headers_len() {
-            return Err(DropReason::FrameTooLong);
+    ) -> Result<Option<()>, DropReason> {
+        if !parts.is_plain(I::HEADER_BYTES) {
+            return Ok(None);
         }
         let data = frame.data();
-        let (remote, local) = I::addresses(data, ip).ok_or(DropReason::FrameTooLong)?;
-        let udp_offset = payload - udp::HEADER_LEN;
-        let (remote_port, local_port) =
-            udp::embedded_ports(data, udp_offset).ok_or(DropReason::FrameTooLong)?;
+        let (remote, local) =
+            I::addresses(data, usize::from(parts.ip_offset)).ok_or(DropReason::FrameTooLong)?;
         let hop = self
             .next_hop::<I>(pool, remote, local, now)
             .or_else(|reason| {
@@ -121,71 +148,16 @@ impl<P: FramePool> Stack<P> {
                 // itself, who handed us this packet, will do for its answer.
                 self.hop_of_packet::<I>(data, remote, reason)
             })?;
-        let udp_len = udp::HEADER_LEN + payload_len;
-        if payload - ip + payload_len > usize::from(hop.mtu) || hop.may_fragment {
-            return Err(DropReason::TxTooLong);
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "at most the MTU, checked above"
-        )]
-        let header = Header::<I> {
-            source: local,
-            destination: remote,
-            protocol: protocol::UDP,
-            tos: 0,
-            ttl: self.config.ttl,
-            fragmentable: None,
-            payload_len: udp_len as u16,
-        };
-        let mac = self.link.mac;
-        frame.set_len(payload + payload_len);
-        let data = frame.data_mut();
-        ethernet::turn_round(data, hop.mac, mac);
-        I::emit(data, ip, header).ok_or(DropReason::FrameTooLong)?;
-        let pseudo = |len| I::pseudo(local, remote, protocol::UDP, len);
-        udp::emit(
-            data,
-            udp_offset,
-            local_port,
-            remote_port,
-            payload_len,
-            pseudo,
-        )
-        .ok_or(DropReason::FrameTooLong)?;
-        self.events.count(Event::UdpTx);
-        self.events.add(Event::UdpTxBytes, payload_len as u64);
-        Ok(())
+        Ok(self.turn_round::<I>(frame, parts, hop))
     }
 
-    /// A reply that cannot go out in its request's frame: the request had options, the reply is
-    /// longer than the path carries, or there is no next hop.
     #[cold]
-    fn reply_elsewise(
+    fn reply_large(
         &mut self,
         pool: &mut P,
-        frame: P::Frame,
-        parts: Parts,
-        reason: DropReason,
+        large: Box<Large>,
         now: Instant,
     ) -> Result<(), SendError> {
-        if !matches!(reason, DropReason::FrameTooLong | DropReason::TxTooLong) {
-            self.discard(pool, frame, reason);
-            return Err(SendError(reason));
-        }
-        let datagram = Datagram(Storage::Frame { frame, parts });
-        let to = SendTo {
-            local: datagram.local(),
-            remote: datagram.remote(),
-            tos: 0,
-        };
-        let stamps = datagram.stamps();
-        let result = self.send_stamped(pool, to, datagram.payload(), stamps, now);
-        self.udp_release(pool, datagram);
-        result
-    }
-
-    fn reply_large(&mut self, pool: &mut P, large: Large, now: Instant) -> Result<(), SendError> {
         let to = SendTo {
             local: large.local,
             remote: large.remote,
@@ -193,7 +165,7 @@ impl<P: FramePool> Stack<P> {
         };
         let payload = large.buffer.get(large.payload.clone()).unwrap_or(&[]);
         let result = self.send_stamped(pool, to, payload, large.stamps, now);
-        self.large.push(large.buffer);
+        self.large.push(large);
         result
     }
 

@@ -11,13 +11,14 @@ use crate::ip::reassembly::{
     Reassembler,
 };
 use crate::time::Instant;
+use crate::udp::Large;
 use crate::wire::{ipv4, ipv6};
 use alloc::boxed::Box;
 use core::ops::Range;
 
 /// A datagram put together: its bytes from the IP header on, and where its payload lies in them.
 struct Whole {
-    buffer: Box<[u8]>,
+    large: Box<Large>,
     header_len: usize,
     len: usize,
     /// A piece of it met congestion.
@@ -64,7 +65,7 @@ impl<P: FramePool> Stack<P> {
             frame,
             meta,
             packet.protocol(),
-            whole.buffer,
+            whole.large,
             payload,
             now,
         )
@@ -101,10 +102,10 @@ impl<P: FramePool> Stack<P> {
         let meta = IpMeta { tos, ..meta };
         match whole.without_fragment_header() {
             Some((protocol, payload)) => {
-                self.receive_reassembled(pool, frame, meta, protocol, whole.buffer, payload, now)
+                self.receive_reassembled(pool, frame, meta, protocol, whole.large, payload, now)
             }
             None => {
-                self.large.push(whole.buffer);
+                self.large.push(whole.large);
                 Err(DropReason::Ipv6ExtensionHeader)
             }
         }
@@ -144,7 +145,7 @@ impl<P: FramePool> Stack<P> {
             FragmentOutcome::Queued => Ok(None),
             FragmentOutcome::Dropped(reason) => Err(reason_of(reason)),
             FragmentOutcome::Complete(reassembled) => match large {
-                Some(buffer) => return Ok(Some(Whole::new(reassembled, buffer))),
+                Some(large) => return Ok(Some(Whole::new(reassembled, large))),
                 None => Err(DropReason::FragmentLimit),
             },
         };
@@ -189,16 +190,16 @@ impl<P: FramePool> Stack<P> {
 }
 
 impl Whole {
-    fn new(reassembled: Reassembled<'_>, mut buffer: Box<[u8]>) -> Self {
+    fn new(reassembled: Reassembled<'_>, mut large: Box<Large>) -> Self {
         let Reassembled {
             packet,
             header_len,
             congestion_experienced,
         } = reassembled;
-        let len = packet.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&packet[..len]);
+        let len = packet.len().min(large.buffer.len());
+        large.buffer[..len].copy_from_slice(&packet[..len]);
         Self {
-            buffer,
+            large,
             header_len,
             len,
             congestion_experienced,
@@ -208,7 +209,7 @@ impl Whole {
     /// Takes the fragment header out of an IPv6 datagram and reads what headers are left (RFC 8200
     /// §4.5): the protocol and where its message lies.
     fn without_fragment_header(&mut self) -> Option<(u8, Range<usize>)> {
-        let bytes = self.buffer.get_mut(..self.len)?;
+        let bytes = self.large.buffer.get_mut(..self.len)?;
         // The payload length of a single piece was right for that piece alone.
         let first = ipv6::Packet::new_embedded(bytes, 0).ok()?.fragment()?;
         let start = self.header_len.checked_sub(ipv6::FRAGMENT_HEADER_LEN)?;

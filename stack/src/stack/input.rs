@@ -166,18 +166,11 @@ impl<P: FramePool> Stack<P> {
         let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
             return self.refuse_port(pool, data, meta, &packet, now);
         };
-        self.check_udp(&packet, meta)?;
+        let verified = self.check_udp(&packet, meta)?;
         match target {
             Target::Socket(socket) => {
-                // Every offset lies in a frame, and no frame is longer than 4096 bytes; a datagram
-                // that was reassembled does not come this way.
-                #[expect(clippy::cast_possible_truncation, reason = "offsets within a frame")]
-                let parts = Parts {
-                    ip_offset: meta.offset as u16,
-                    payload_offset: packet.payload().start as u16,
-                    payload_len: packet.payload_len() as u16,
-                    version: I::RUNTIME,
-                };
+                let stands = verified == Verified::Right;
+                let parts = Parts::new(I::RUNTIME, meta.offset, &packet, stands);
                 Ok(Disposition::Deliver { socket, parts })
             }
             // Two workers that each take the other for the one who serves it would never end.
@@ -191,14 +184,14 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// RFC 1122 §4.1.3.4: a datagram with a wrong checksum is discarded silently.
-    #[inline]
     fn check_udp<I: IpStack>(
         &mut self,
         packet: &udp::Packet<'_>,
         meta: IpMeta<I>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Verified, DropReason> {
         let pseudo = |len| I::pseudo(meta.source, meta.destination, protocol::UDP, len);
-        match packet.verify(pseudo)? {
+        let verified = packet.verify(pseudo)?;
+        match verified {
             Verified::Right => {}
             // RFC 8200 §8.1: over IPv6 the checksum is not optional.
             Verified::Absent if I::RUNTIME == Version::V6 => {
@@ -214,7 +207,7 @@ impl<P: FramePool> Stack<P> {
         if packet.source_port() == 0 {
             Err(DropReason::UdpPortZero)
         } else {
-            Ok(())
+            Ok(verified)
         }
     }
 
@@ -228,59 +221,54 @@ impl<P: FramePool> Stack<P> {
         parts: Parts,
     ) {
         match self.udp.at_mut(socket) {
-            Some(socket) if socket.queue.len() < socket.limit => {
-                socket
-                    .queue
-                    .push_back(Datagram(Storage::Frame { frame, parts }));
+            Some(socket) if socket.has_room() => {
+                socket.push(Datagram(Storage::Frame { frame, parts }));
                 self.events.count(Event::UdpRx);
                 self.events
                     .add(Event::UdpRxBytes, u64::from(parts.payload_len));
             }
-            Some(_) => self.discard(pool, frame, DropReason::UdpQueueFull),
-            None => self.discard(pool, frame, DropReason::UdpNoSocket),
+            _ => self.discard(pool, frame, DropReason::UdpQueueFull),
         }
     }
 
-    /// A datagram put together from fragments: headers and payload in `buffer`, whose transport
-    /// part lies in `transport`.
+    /// A datagram put together from fragments: headers and payload in the buffer of `large`, whose
+    /// transport part lies in `transport`.
     pub(super) fn receive_reassembled<I: IpStack>(
         &mut self,
         pool: &mut P,
         frame: &P::Frame,
         meta: IpMeta<I>,
         protocol: u8,
-        mut buffer: alloc::boxed::Box<[u8]>,
+        mut large: alloc::boxed::Box<Large>,
         transport: Range<usize>,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         self.events.count(Event::DatagramReassembled);
-        let result = self.deliver_large(pool, frame, meta, protocol, &mut buffer, transport, now);
+        let buffer = &mut large.buffer;
+        let result = self.deliver_large(pool, frame, meta, protocol, buffer, transport, now);
         match result {
             Ok((socket, payload, remote_port, local_port)) => {
-                let large = Large {
-                    payload,
-                    remote: SocketAddr::new(meta.source.into(), remote_port),
-                    local: SocketAddr::new(meta.destination.into(), local_port),
-                    tos: meta.tos,
-                    stamps: frame.stamps(),
-                    buffer,
-                };
-                let len = large.payload.len() as u64;
+                let len = payload.len() as u64;
+                large.payload = payload;
+                large.remote = SocketAddr::new(meta.source.into(), remote_port);
+                large.local = SocketAddr::new(meta.destination.into(), local_port);
+                large.tos = meta.tos;
+                large.stamps = frame.stamps();
                 match self.udp.at_mut(socket) {
-                    Some(socket) if socket.queue.len() < socket.limit => {
-                        socket.queue.push_back(Datagram(Storage::Large(large)));
+                    Some(socket) if socket.has_room() => {
+                        socket.push(Datagram(Storage::Large(large)));
                         self.events.count(Event::UdpRx);
                         self.events.add(Event::UdpRxBytes, len);
                         Ok(Disposition::Done)
                     }
                     _ => {
-                        self.large.push(large.buffer);
+                        self.large.push(large);
                         Err(DropReason::UdpQueueFull)
                     }
                 }
             }
             Err(outcome) => {
-                self.large.push(buffer);
+                self.large.push(large);
                 outcome
             }
         }

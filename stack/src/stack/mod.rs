@@ -2,6 +2,7 @@
 //! [`Stack::ingest`] for each frame of a batch, [`Stack::expire`], the application's calls, and
 //! [`Stack::egress`].
 //!
+//! * `fast_path`: the short way of plain datagrams and their replies
 //! * `input`: from the Ethernet header to a socket's queue
 //! * `datagram`: what applications do with UDP sockets
 //! * `fragments`: datagrams that came in pieces
@@ -10,6 +11,7 @@
 //! * `resolve`: ARP and neighbour discovery
 
 mod datagram;
+mod fast_path;
 mod fragments;
 mod icmp;
 mod input;
@@ -28,7 +30,7 @@ use crate::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
 use crate::socket::bind::{Bind, BindError};
 use crate::socket::demux::Target;
 use crate::time::{Duration, Instant};
-use crate::udp::{SoftError, UdpSocketId, UdpSockets};
+use crate::udp::{Large, SoftError, Storage, UdpSocketId, UdpSockets};
 use crate::wire::ethernet::VlanIds;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -145,7 +147,7 @@ pub struct Stack<P: FramePool> {
     /// Neighbours the kernel is to be asked about.
     wanted: VecDeque<IpAddr>,
     /// Buffers for datagrams put together from fragments.
-    large: Vec<Box<[u8]>>,
+    large: Vec<Box<Large>>,
     icmp: IcmpErrorLimiter,
     announcements: Announcements,
     drops: DropCounters,
@@ -195,7 +197,7 @@ impl<P: FramePool> Stack<P> {
             handoffs: VecDeque::with_capacity(HANDOFFS_MAX),
             wanted: VecDeque::with_capacity(WANTED_MAX),
             large: (0..large)
-                .map(|_| alloc::vec![0; LARGE_BYTES].into_boxed_slice())
+                .map(|_| Box::new(Large::new(LARGE_BYTES)))
                 .collect(),
             icmp: IcmpErrorLimiter::new(icmp, ICMP_PREFIXES, key),
             announcements: Announcements::default(),
@@ -210,10 +212,25 @@ impl<P: FramePool> Stack<P> {
 
     /// Takes one frame: parses it, finds its socket, answers what the stack itself answers.
     #[inline]
-    pub fn ingest(&mut self, pool: &mut P, mut frame: P::Frame, origin: Origin, now: Instant) {
+    pub fn ingest(&mut self, pool: &mut P, frame: P::Frame, origin: Origin, now: Instant) {
+        let data = frame.data();
         self.events.count(Event::FrameRx);
-        self.events
-            .add(Event::FrameRxBytes, frame.data().len() as u64);
+        self.events.add(Event::FrameRxBytes, data.len() as u64);
+        match self.plain_datagram(data) {
+            Some((socket, parts)) => self.enqueue_datagram(pool, socket, frame, parts),
+            None => self.ingest_the_long_way(pool, frame, origin, now),
+        }
+    }
+
+    /// Whatever is not a plain datagram for one of our sockets.
+    #[cold]
+    fn ingest_the_long_way(
+        &mut self,
+        pool: &mut P,
+        mut frame: P::Frame,
+        origin: Origin,
+        now: Instant,
+    ) {
         match self.receive(pool, &mut frame, origin, now) {
             Ok(Disposition::Deliver { socket, parts }) => {
                 self.enqueue_datagram(pool, socket, frame, parts);
@@ -332,7 +349,7 @@ impl<P: FramePool> Stack<P> {
 
     fn free_to_bind(&self, bind: Bind) -> Result<Bind, BindError> {
         let bind = bind.validate()?;
-        let sockets = self.udp.iter().map(|(_, socket)| &socket.bind);
+        let sockets = self.udp.iter().map(|(_, bind)| bind);
         let mut taken = sockets.chain(self.elsewhere.iter().map(|(bind, _)| bind));
         if taken.any(|other| other.conflicts_with(&bind)) {
             return Err(BindError::AddressInUse);
@@ -342,10 +359,10 @@ impl<P: FramePool> Stack<P> {
 
     /// Closes a socket; what waits in it is dropped.
     pub fn udp_close(&mut self, pool: &mut P, id: UdpSocketId) {
-        let Some(socket) = self.udp.remove(id) else {
+        let Some(waiting) = self.udp.remove(id) else {
             return;
         };
-        for datagram in socket.queue {
+        for datagram in waiting {
             self.udp_release(pool, datagram);
         }
         self.rebuild_demux();
@@ -369,7 +386,7 @@ impl<P: FramePool> Stack<P> {
         } = self;
         let sockets = udp
             .iter()
-            .map(|(index, socket)| (&socket.bind, Target::Socket(index)));
+            .map(|(index, bind)| (bind, Target::Socket(index)));
         let others = elsewhere
             .iter()
             .map(|(bind, tag)| (bind, Target::Elsewhere(*tag)));
@@ -450,14 +467,10 @@ impl<P: FramePool> Stack<P> {
         for (_, frame) in self.handoffs.drain(..) {
             pool.give(frame);
         }
-        let ids: Vec<u16> = self.udp.iter().map(|(index, _)| index).collect();
-        for index in ids {
-            while let Some(datagram) = self
-                .udp
-                .at_mut(index)
-                .and_then(|socket| socket.queue.pop_front())
-            {
-                self.udp_release(pool, datagram);
+        for datagram in self.udp.drain() {
+            match datagram.0 {
+                Storage::Frame { frame, .. } => pool.give(frame),
+                Storage::Large(large) => self.large.push(large),
             }
         }
         self.release_waiting(pool);

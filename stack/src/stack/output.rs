@@ -25,6 +25,14 @@ pub(super) struct Hop {
     pub(super) may_fragment: bool,
 }
 
+impl Hop {
+    /// Whether an IP packet of `len` bytes goes out whole, and as one that routers may not cut.
+    #[inline]
+    pub(super) const fn carries(&self, len: usize) -> bool {
+        len <= self.mtu as usize && !self.may_fragment
+    }
+}
+
 /// Remembers the outcome of route, neighbour and path MTU lookups by destination.
 ///
 /// Direct-mapped: a destination has one place, and the latest wins it. An entry is good while
@@ -85,7 +93,8 @@ impl<P: FramePool> Stack<P> {
     /// Queues a frame for the driver.
     #[inline]
     pub(super) fn transmit(&mut self, pool: &mut P, frame: P::Frame) {
-        if self.egress.len() < self.config.egress_queue {
+        // Its capacity is what the configuration says.
+        if self.egress.len() < self.egress.capacity() {
             self.egress.push_back(frame);
         } else {
             self.discard(pool, frame, DropReason::TxQueueFull);
@@ -108,12 +117,20 @@ impl<P: FramePool> Stack<P> {
         local: I::Addr,
         now: Instant,
     ) -> Result<Hop, DropReason> {
-        let generation = self.hop_generation;
-        let entry = &I::state(self).hops.entries[I::cache_index(remote) % HOPS];
-        if entry.destination == remote && entry.generation == generation && now < entry.expires {
-            return Ok(entry.hop);
+        match self.known_hop::<I>(remote, now) {
+            Some(hop) => Ok(hop),
+            None => self.find_next_hop::<I>(pool, remote, local, now),
         }
-        self.find_next_hop::<I>(pool, remote, local, now)
+    }
+
+    /// The same, if it is remembered.
+    #[inline]
+    pub(super) fn known_hop<I: IpStack>(&self, remote: I::Addr, now: Instant) -> Option<Hop> {
+        let entry = &I::state_ref(self).hops.entries[I::cache_index(remote) % HOPS];
+        let good = entry.destination == remote
+            && entry.generation == self.hop_generation
+            && now < entry.expires;
+        good.then_some(entry.hop)
     }
 
     #[cold]

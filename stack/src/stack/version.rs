@@ -20,7 +20,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
 /// The state of one version. `F` is a frame that waits for its next hop.
-pub(super) struct VersionState<I: Ip, F> {
+pub(super) struct VersionState<I: DemuxKey, F> {
     pub(super) demux: Demux<I>,
     pub(super) hops: HopCache<I>,
     pub(super) neighbors: NeighborCache<I, F>,
@@ -30,6 +30,8 @@ pub(super) struct VersionState<I: Ip, F> {
     pub(super) reassembler: Option<Reassembler<I>>,
     /// The broadcast addresses of our subnets.
     broadcasts: Vec<Ipv4Addr>,
+    /// The bits that all of them have: whoever lacks one of these is no broadcast address.
+    broadcast_bits: u32,
 }
 
 impl<I: DemuxKey, F> VersionState<I, F> {
@@ -53,6 +55,7 @@ impl<I: DemuxKey, F> VersionState<I, F> {
             path_mtus: PathMtuCache::new(config.neighbors, key),
             reassembler,
             broadcasts: Vec::new(),
+            broadcast_bits: u32::MAX,
         }
     }
 
@@ -60,6 +63,8 @@ impl<I: DemuxKey, F> VersionState<I, F> {
         self.broadcasts.clear();
         self.broadcasts
             .extend(addresses.iter().filter_map(|local| local.broadcast));
+        let all_bits = |bits, broadcast: &Ipv4Addr| bits & broadcast.to_bits();
+        self.broadcast_bits = self.broadcasts.iter().fold(u32::MAX, all_bits);
     }
 }
 
@@ -67,7 +72,8 @@ impl<F> VersionState<Ipv4, F> {
     /// Whether it is the broadcast address of a subnet of ours.
     #[inline]
     pub(super) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
-        self.broadcasts.contains(&address)
+        let bits = self.broadcast_bits;
+        address.to_bits() & bits == bits && self.broadcasts.contains(&address)
     }
 }
 
@@ -82,6 +88,9 @@ pub(super) trait IpStack: DemuxKey {
 
     /// Its state.
     fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame>;
+
+    /// The same, to be looked at.
+    fn state_ref<P: FramePool>(stack: &Stack<P>) -> &VersionState<Self, P::Frame>;
 
     /// The sum of a pseudo-header; `len` in bytes.
     fn pseudo(source: Self::Addr, destination: Self::Addr, protocol: u8, len: u16) -> Sum;
@@ -152,6 +161,11 @@ impl IpStack for Ipv4 {
     #[inline]
     fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame> {
         &mut stack.v4
+    }
+
+    #[inline]
+    fn state_ref<P: FramePool>(stack: &Stack<P>) -> &VersionState<Self, P::Frame> {
+        &stack.v4
     }
 
     #[inline]
@@ -268,6 +282,11 @@ impl IpStack for Ipv6 {
     #[inline]
     fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame> {
         &mut stack.v6
+    }
+
+    #[inline]
+    fn state_ref<P: FramePool>(stack: &Stack<P>) -> &VersionState<Self, P::Frame> {
+        &stack.v6
     }
 
     #[inline]

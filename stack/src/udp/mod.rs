@@ -2,10 +2,9 @@
 
 use crate::frame::{Frame, Stamps};
 use crate::socket::bind::Bind;
-use crate::wire::{array_at, chunk_at, ipv4, ipv6, udp};
+use crate::wire::{array_at, chunk_at, udp};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 
@@ -16,7 +15,7 @@ pub struct UdpSocketId {
     pub(crate) generation: u16,
 }
 
-/// Where the parts of a datagram lie in its frame.
+/// What is known of a datagram in its frame: where its parts lie, and its checksum.
 ///
 /// ```text
 ///  0          ip_offset        payload_offset     payload_offset + payload_len
@@ -28,6 +27,45 @@ pub(crate) struct Parts {
     pub(crate) payload_offset: u16,
     pub(crate) payload_len: u16,
     pub(crate) version: Version,
+    /// The checksum has been verified, and nobody has written to the payload since.
+    pub(crate) checksum_stands: bool,
+}
+
+impl Parts {
+    /// Of the datagram `packet` in the IP packet that starts at `ip_offset`.
+    ///
+    /// Every offset lies in a frame, and no frame is longer than 65,535 bytes; a datagram that was
+    /// reassembled has no parts.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "offsets within a frame")]
+    pub(crate) fn new(
+        version: Version,
+        ip_offset: usize,
+        packet: &udp::Packet<'_>,
+        checksum_stands: bool,
+    ) -> Self {
+        Self {
+            ip_offset: ip_offset as u16,
+            payload_offset: packet.payload().start as u16,
+            payload_len: packet.payload_len() as u16,
+            version,
+            checksum_stands,
+        }
+    }
+
+    /// Whether nothing stands between an IP header of `ip_header_len` bytes and the UDP header.
+    #[inline]
+    pub(crate) const fn is_plain(self, ip_header_len: usize) -> bool {
+        self.payload_offset as usize == self.ip_offset as usize + ip_header_len + udp::HEADER_LEN
+    }
+
+    /// What the UDP header says: its own length and the payload's, in bytes.
+    #[inline]
+    pub(crate) const fn udp_len(self) -> u16 {
+        const HEADER: u16 = 8;
+        const _: () = assert!(HEADER as usize == udp::HEADER_LEN);
+        self.payload_len.saturating_add(HEADER)
+    }
 }
 
 /// IP versions at run time.
@@ -37,18 +75,7 @@ pub(crate) enum Version {
     V6,
 }
 
-impl Version {
-    /// Length of the headers in front of a payload that we send, in bytes.
-    #[inline]
-    pub(crate) const fn headers_len(self) -> usize {
-        match self {
-            Self::V4 => ipv4::HEADER_LEN + udp::HEADER_LEN,
-            Self::V6 => ipv6::HEADER_LEN + udp::HEADER_LEN,
-        }
-    }
-}
-
-/// A datagram too long for one frame, put together from fragments.
+/// A datagram too long for one frame, put together from fragments. The stack makes them at start.
 #[derive(Debug)]
 pub(crate) struct Large {
     pub(crate) buffer: Box<[u8]>,
@@ -59,10 +86,29 @@ pub(crate) struct Large {
     pub(crate) stamps: Stamps,
 }
 
+impl Large {
+    /// An empty one with room for `bytes` bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let nobody = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+        Self {
+            buffer: alloc::vec![0; bytes].into_boxed_slice(),
+            payload: 0..0,
+            remote: nobody,
+            local: nobody,
+            tos: 0,
+            stamps: Stamps::default(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Storage<F> {
-    Frame { frame: F, parts: Parts },
-    Large(Large),
+    Frame {
+        frame: F,
+        parts: Parts,
+    },
+    /// Boxed, or each of the many small datagrams would move as many bytes as the rare large one.
+    Large(Box<Large>),
 }
 
 /// A received datagram, in the frame it came in: reading it copies nothing, and a reply can go out
@@ -94,6 +140,7 @@ impl<F: Frame> Datagram<F> {
     pub fn payload_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Storage::Frame { frame, parts } => {
+                parts.checksum_stands = false;
                 let start = usize::from(parts.payload_offset);
                 let end = start + usize::from(parts.payload_len);
                 frame.data_mut().get_mut(start..end).unwrap_or(&mut [])
@@ -110,6 +157,7 @@ impl<F: Frame> Datagram<F> {
     pub fn set_payload_len(&mut self, len: usize) -> usize {
         match &mut self.0 {
             Storage::Frame { frame, parts } => {
+                parts.checksum_stands = false;
                 let start = usize::from(parts.payload_offset);
                 let room = frame.capacity().saturating_sub(start);
                 let len = len.min(room).min(usize::from(u16::MAX) - udp::HEADER_LEN);
@@ -225,75 +273,109 @@ pub struct SoftError {
     pub icmp_code: u8,
 }
 
-/// One socket: where it is bound and what waits in it.
+/// One socket: where it is bound and what waits in it. Its place stays when it is closed; nothing
+/// can wait in it then.
 #[derive(Debug)]
 pub(crate) struct UdpSocket<F> {
-    pub(crate) bind: Bind,
-    pub(crate) queue: VecDeque<Datagram<F>>,
-    pub(crate) limit: usize,
+    generation: u16,
+    /// `None` where no socket is open.
+    pub(crate) bind: Option<Bind>,
+    /// Made with room for all that may wait, and never grown.
+    queue: VecDeque<Datagram<F>>,
     pub(crate) soft_error: Option<SoftError>,
+}
+
+impl<F> UdpSocket<F> {
+    const fn closed(generation: u16) -> Self {
+        Self {
+            generation,
+            bind: None,
+            queue: VecDeque::new(),
+            soft_error: None,
+        }
+    }
+
+    /// Whether another datagram may wait.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < self.queue.capacity()
+    }
+
+    /// Lets a datagram wait; the caller has made sure that there is room.
+    #[inline]
+    pub(crate) fn push(&mut self, datagram: Datagram<F>) {
+        self.queue.push_back(datagram);
+    }
+
+    /// The datagram that has waited longest.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Datagram<F>> {
+        self.queue.pop_front()
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 /// All UDP sockets of a stack, in a slab of fixed size with generations.
 #[derive(Debug)]
 pub(crate) struct UdpSockets<F> {
-    slots: Box<[(u16, Option<UdpSocket<F>>)]>,
+    slots: Box<[UdpSocket<F>]>,
 }
 
 impl<F> UdpSockets<F> {
     pub(crate) fn new(limit: u16) -> Self {
-        let mut slots = Vec::with_capacity(usize::from(limit));
-        slots.resize_with(usize::from(limit), || (0, None));
         Self {
-            slots: slots.into_boxed_slice(),
+            slots: (0..limit).map(|_| UdpSocket::closed(0)).collect(),
         }
     }
 
     /// Takes a free slot; `None` when all are in use.
     pub(crate) fn insert(&mut self, bind: Bind, limit: usize) -> Option<UdpSocketId> {
-        let index = self.slots.iter().position(|(_, socket)| socket.is_none())?;
-        let (generation, slot) = &mut self.slots[index];
-        let queue = VecDeque::with_capacity(limit);
-        *slot = Some(UdpSocket {
-            bind,
-            queue,
-            limit,
-            soft_error: None,
-        });
+        let index = self.slots.iter().position(|slot| slot.bind.is_none())?;
+        let socket = &mut self.slots[index];
+        socket.bind = Some(bind);
+        socket.queue = VecDeque::with_capacity(limit);
         Some(UdpSocketId {
             index: u16::try_from(index).ok()?,
-            generation: *generation,
+            generation: socket.generation,
         })
     }
 
-    pub(crate) fn remove(&mut self, id: UdpSocketId) -> Option<UdpSocket<F>> {
-        let (generation, slot) = self.slots.get_mut(usize::from(id.index))?;
-        if *generation != id.generation {
-            return None;
-        }
-        let socket = slot.take()?;
-        *generation = generation.wrapping_add(1);
-        Some(socket)
+    /// Closes a socket; what waited in it comes back.
+    pub(crate) fn remove(&mut self, id: UdpSocketId) -> Option<VecDeque<Datagram<F>>> {
+        let socket = self.get_mut(id)?;
+        socket.bind?;
+        let closed = UdpSocket::closed(socket.generation.wrapping_add(1));
+        Some(core::mem::replace(socket, closed).queue)
     }
 
+    /// The socket of this handle, unless it was closed.
     #[inline]
     pub(crate) fn get_mut(&mut self, id: UdpSocketId) -> Option<&mut UdpSocket<F>> {
-        let (generation, slot) = self.slots.get_mut(usize::from(id.index))?;
-        if *generation == id.generation {
-            slot.as_mut()
-        } else {
-            None
-        }
+        let socket = self.slots.get_mut(usize::from(id.index))?;
+        (socket.generation == id.generation).then_some(socket)
     }
 
+    /// The socket in this place, open or closed.
     #[inline]
     pub(crate) fn at_mut(&mut self, index: u16) -> Option<&mut UdpSocket<F>> {
-        self.slots.get_mut(usize::from(index))?.1.as_mut()
+        self.slots.get_mut(usize::from(index))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &UdpSocket<F>)> {
+    /// All open sockets: where each stands, and what it is bound to.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &Bind)> {
         (0..)
             .zip(&self.slots)
-            .filter_map(|(index, (_, socket))| Some((index, socket.as_ref()?)))
+            .filter_map(|(index, socket)| Some((index, socket.bind.as_ref()?)))
+    }
+
+    /// All datagrams that wait, taken out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Datagram<F>> {
+        self.slots
+            .iter_mut()
+            .flat_map(|socket| socket.queue.drain(..))
     }
 }

@@ -111,15 +111,24 @@ impl<'a> Packet<'a> {
     /// [`DropReason::EthernetTruncated`] if the frame ends before its payload begins.
     #[inline]
     pub fn new_checked(data: &'a [u8]) -> Result<Self, DropReason> {
-        let header: &[u8; HEADER_LEN] = data.first_chunk().ok_or(DropReason::EthernetTruncated)?;
-        let ether_type = be16(header, 12);
-        if ether_type == TYPE_VLAN || ether_type == TYPE_SERVICE_VLAN {
-            return Self::tagged(data, header, ether_type);
+        let this = Self::new_untagged(data)?;
+        if this.ether_type == TYPE_VLAN || this.ether_type == TYPE_SERVICE_VLAN {
+            return Self::tagged(data, this.header, this.ether_type);
         }
+        Ok(this)
+    }
+
+    /// Reads the header alone: a tag is taken for the payload, and its type for the EtherType.
+    ///
+    /// # Errors
+    /// [`DropReason::EthernetTruncated`].
+    #[inline]
+    pub fn new_untagged(data: &'a [u8]) -> Result<Self, DropReason> {
+        let header: &[u8; HEADER_LEN] = data.first_chunk().ok_or(DropReason::EthernetTruncated)?;
         Ok(Self {
             header,
             vlans: VlanIds::NONE,
-            ether_type,
+            ether_type: be16(header, 12),
             payload_offset: HEADER_LEN,
         })
     }

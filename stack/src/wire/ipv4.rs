@@ -262,6 +262,7 @@ impl Repr {
     #[must_use]
     pub fn emit(&self, data: &mut [u8], offset: usize) -> Option<usize> {
         let header: &mut [u8; HEADER_LEN] = chunk_at_mut(data, offset)?;
+        const VERSION_AND_LENGTH: u8 = 0x45;
         let (identification, flags) = match self.fragment {
             None => (0, DONT_FRAGMENT),
             Some(piece) => {
@@ -272,15 +273,20 @@ impl Repr {
         const HEADER: u16 = 20;
         const _: () = assert!(HEADER as usize == HEADER_LEN);
         let total_len = self.payload_len.saturating_add(HEADER);
-        put(header, 0, [0x45, self.tos]);
+        // Summed from the fields: reading back what was just written is slower.
+        let sum = Sum::pseudo_v4(self.source, self.destination, 0, total_len)
+            .add_be16(u16::from_be_bytes([VERSION_AND_LENGTH, self.tos]))
+            .add_be16(identification)
+            .add_be16(flags)
+            .add_be16(u16::from_be_bytes([self.ttl, self.protocol]));
+        put(header, 0, [VERSION_AND_LENGTH, self.tos]);
         put(header, 2, total_len.to_be_bytes());
         put(header, 4, identification.to_be_bytes());
         put(header, 6, flags.to_be_bytes());
-        put(header, 8, [self.ttl, self.protocol, 0, 0]);
+        put(header, 8, [self.ttl, self.protocol]);
+        put(header, 10, sum.checksum());
         put(header, 12, self.source.octets());
         put(header, 16, self.destination.octets());
-        let checksum = Sum::ZERO.add_header20(header).checksum();
-        put(header, 10, checksum);
         Some(HEADER_LEN)
     }
 }

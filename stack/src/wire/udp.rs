@@ -7,7 +7,7 @@
 //! ├──────────── length ─────────────┼─────────── checksum ─────────┤
 //! ```
 
-use super::{be16, chunk_at, put};
+use super::{be16, chunk_at, chunk_at_mut, put};
 use crate::counters::DropReason;
 use crate::wire::checksum::Sum;
 use core::ops::Range;
@@ -111,6 +111,19 @@ impl<'a> Packet<'a> {
 pub fn embedded_ports(data: &[u8], offset: usize) -> Option<(u16, u16)> {
     let ports: &[u8; 4] = chunk_at(data, offset)?;
     Some((be16(ports, 0), be16(ports, 2)))
+}
+
+/// Swaps the ports of the header at `offset`; `None` if it is not there.
+///
+/// The checksum stands, if source and destination address change places too: the same words are
+/// summed, in another order (RFC 1071 §2 (A): the sum is commutative).
+#[inline]
+#[must_use]
+pub fn turn_round(data: &mut [u8], offset: usize) -> Option<()> {
+    let ports: &mut [u8; 4] = chunk_at_mut(data, offset)?;
+    let [a, b, c, d] = *ports;
+    *ports = [c, d, a, b];
+    Some(())
 }
 
 /// The bytes of a header, checksum included, in front of a payload that stands elsewhere. `len` is
