@@ -1,6 +1,6 @@
 //! One packet buffer, one owner.
 //!
-//! A frame is one chunk of a [`Umem`](super::umem::Umem). It is a value that moves: whoever holds
+//! A frame is one chunk of a [`Umem`]. It is a value that moves: whoever holds
 //! it may read, write and send that chunk, and nobody else can.
 //!
 //! ```text

@@ -16,7 +16,9 @@ use super::error::DriverError;
 use super::frame::{FRAME_HEADROOM, Filled, Frame, Free};
 use config::HugePages;
 use crossbeam::queue::ArrayQueue;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::MapFlags;
+#[cfg(not(miri))]
+use rustix::mm::{Advice, ProtFlags, madvise, mmap_anonymous, munmap};
 use stack::frame::Stamps;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -56,7 +58,7 @@ struct Mapping {
 
 impl Mapping {
     fn new(len: usize, pages: HugePages) -> Result<Self, DriverError> {
-        if pages != HugePages::Never {
+        if pages != HugePages::Never && !cfg!(miri) {
             let huge_len = len.next_multiple_of(HUGE_PAGE_BYTES);
             match Self::map(huge_len, MapFlags::HUGETLB | MapFlags::HUGE_2MB) {
                 Ok(base) => {
@@ -89,6 +91,7 @@ impl Mapping {
         }
     }
 
+    #[cfg(not(miri))]
     fn map(len: usize, extra: MapFlags) -> Result<NonNull<u8>, rustix::io::Errno> {
         // SAFETY: a fresh anonymous mapping aliases nothing. POPULATE: no page fault, and no
         // running out of memory, after start.
@@ -106,9 +109,29 @@ impl Mapping {
         let _ = unsafe { madvise(base, len, Advice::LinuxDontFork) };
         NonNull::new(base.cast()).ok_or(rustix::io::Errno::FAULT)
     }
+
+    /// Miri has no mmap: memory of the same shape, so that it can judge everything above it.
+    #[cfg(miri)]
+    fn map(len: usize, _extra: MapFlags) -> Result<NonNull<u8>, rustix::io::Errno> {
+        // SAFETY: never empty.
+        NonNull::new(unsafe { std::alloc::alloc_zeroed(Self::layout(len)) })
+            .ok_or(rustix::io::Errno::NOMEM)
+    }
+
+    #[cfg(miri)]
+    fn layout(len: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(len, PAGE_BYTES).expect("invariant: whole pages")
+    }
 }
 
 impl Drop for Mapping {
+    #[cfg(miri)]
+    fn drop(&mut self) {
+        // SAFETY: from `map`, with this layout; `Umem` saw that no frame is out.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), Self::layout(self.len)) };
+    }
+
+    #[cfg(not(miri))]
     fn drop(&mut self) {
         // SAFETY: our own mapping, whole, and `Umem` saw that no frame of it is out. Chunks that
         // are in rings do not matter: the kernel has its own reference to the pages.
@@ -551,6 +574,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no huge pages")]
     fn huge_pages_that_are_not_there_are_an_error_only_when_required() {
         // More than any machine that runs this test has reserved: 8 GiB.
         let options = |huge_pages| UmemOptions {
@@ -718,12 +742,16 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 2 } else { 256 },
+            failure_persistence: None,
+            ..Default::default()
+        })]
 
         /// However frames move, each is in one place, the census says how many are where, and what
         /// was written into one is there until its owner changes it.
         #[test]
-        fn every_frame_is_in_exactly_one_place(steps in prop::collection::vec(step(), 1..300)) {
+        fn every_frame_is_in_exactly_one_place(steps in prop::collection::vec(step(), 1..if cfg!(miri) { 30 } else { 300 })) {
             const FRAMES: u32 = 8;
             let mut umem = umem(FRAMES, 2048);
             // The oracle: frames held, each with the byte it was filled with, and addresses lent.
@@ -780,6 +808,9 @@ mod tests {
                 prop_assert_eq!(census.out as usize, held.len());
                 prop_assert_eq!(census.in_rings as usize, lent.len());
                 prop_assert_eq!(census.home + census.in_rings + census.out, census.total);
+            }
+            for (frame, _) in held {
+                umem.give(frame);
             }
         }
     }
