@@ -33,6 +33,16 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Look at the machine before the service runs on it: what would fail, what would be slow, and
+    /// what to do.
+    Doctor {
+        /// Look at what this configuration asks of the machine, too.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(short, long)]
+        json: bool,
+    },
     /// What runs, where and how: mode obtained, workers, queues, services.
     Info {
         #[command(flatten)]
@@ -114,6 +124,20 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { config } => service::run(&config.config)?,
         Command::Check { config } => print!("{}", service::load(&config.config)?),
+        Command::Doctor { config, json } => {
+            let diagnosis = service::doctor::diagnose(config.as_deref());
+            if json {
+                print_json(&diagnosis);
+            } else {
+                print!("{diagnosis}");
+            }
+            if !diagnosis.is_fit() {
+                return Err(Failure(
+                    "the service would not start here, see FAIL".into(),
+                    1,
+                ));
+            }
+        }
         Command::Info { ask } => {
             let info = ask.connect()?.info()?;
             print_json(&info);

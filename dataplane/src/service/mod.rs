@@ -9,6 +9,7 @@
 //! ```
 //!
 //! * [`error`]: why the service did not start or had to end, with the exit code
+//! * [`doctor`]: looks at the machine before the service runs on it
 //! * [`machine`]: cores, queues and addresses, for the configuration to be checked against
 //! * `bring_up`: modes, drivers, workers
 //! * `links`: what the kernel says of the link, with the addresses that services own; steering rules
@@ -18,6 +19,7 @@
 //! * `multicast`: group membership for addresses that services own
 
 mod bring_up;
+pub mod doctor;
 pub mod error;
 mod links;
 pub mod machine;

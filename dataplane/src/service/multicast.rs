@@ -59,7 +59,6 @@ fn join(socket: &OwnedFd, interface_index: u32, group: Ipv6Addr) -> io::Result<(
     let request = libc::packet_mreq {
         mr_ifindex: i32::try_from(interface_index).map_err(io::Error::other)?,
         #[expect(clippy::cast_possible_truncation, reason = "the constant is 0")]
-        #[expect(clippy::cast_sign_loss, reason = "the constant is 0")]
         mr_type: libc::PACKET_MR_MULTICAST as u16,
         mr_alen: 6,
         mr_address: [0x33, 0x33, a, b, c, d, 0, 0],

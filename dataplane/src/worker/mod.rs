@@ -86,6 +86,9 @@ struct Listener {
     application: Application,
 }
 
+/// Turns with packets after a worker was told to stop, at most: enough for the largest rings, one
+/// packet a turn.
+const LAST_TURNS_MAX: u32 = 1 << 17;
 /// Commands carried out in one turn, at most: the data path comes first.
 const COMMANDS_PER_TURN: usize = 16;
 
@@ -147,13 +150,19 @@ impl<D: Driver> Worker<D> {
     #[must_use]
     pub fn run(mut self) -> (WorkerCounters, WorkerLatency) {
         let mut idle_since = None;
+        let mut turns_left = LAST_TURNS_MAX;
         loop {
-            if self.turn() {
+            let busy = self.turn();
+            if self.commands.stopping() {
+                // What is in the rings gets through, but nobody can keep us from ending.
+                turns_left -= 1;
+                if !busy || turns_left == 0 {
+                    break;
+                }
+            }
+            if busy {
                 idle_since = None;
                 continue;
-            }
-            if self.commands.stopping() {
-                break;
             }
             let now = clock::now_ns();
             let since = *idle_since.get_or_insert(now);
