@@ -45,7 +45,8 @@ const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/steering.bpf.o"
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SteeringConfig {
     /// The VLAN identifiers (1 to 4094) a packet of ours is tagged with, outermost first; at most two.
-    /// Packets tagged otherwise are the kernel's.
+    /// Packets tagged otherwise are the kernel's. A NIC that takes tags off hides them from XDP, and
+    /// then a tagged packet looks untagged: `ethtool -K NAME rxvlan off`.
     pub vlan: Vec<u16>,
     /// How many entries each table can hold.
     pub capacity: Capacity,

@@ -24,12 +24,12 @@ use steer::stamp::{STAMP_LEN_BYTES, STAMP_MAGIC};
 #[unsafe(link_section = "source_hash")]
 static SOURCE_HASH: [u8; 64] = *include_bytes!(concat!(env!("OUT_DIR"), "/source_hash"));
 
-/// The kernel lets only programs under a GPL-compatible licence call some helpers; "Dual MIT/GPL" is
-/// how a permissive one is spelled (include/linux/license.h).
+/// Every helper called here is open to programs under any licence (`bpf_ktime_get_ns` since Linux 5.8),
+/// so this is the project's own, and not one that the kernel takes for the GPL.
 #[used]
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 18] = *b"MIT OR Apache-2.0\0";
 
 /// Runs for every packet, before the kernel sees it.
 #[xdp]
@@ -70,12 +70,11 @@ fn stamp(ctx: &XdpContext) {
     if meta + STAMP_LEN_BYTES > data {
         return;
     }
-    let stamp = meta as *mut [u64; 2];
-    // SAFETY: the 16 bytes from `meta` on lie before `data`: just compared. No helper was called since.
-    unsafe {
-        let arrival_ns = bpf_ktime_get_ns();
-        stamp.write_unaligned([STAMP_MAGIC, arrival_ns]);
-    }
+    // SAFETY: no arguments, no state.
+    let arrival_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the 16 bytes from `meta` on lie before `data`, as just compared, and no helper that moves
+    // the packet was called since.
+    unsafe { (meta as *mut [u64; 2]).write_unaligned([STAMP_MAGIC, arrival_ns]) };
 }
 
 #[cfg(not(test))]
