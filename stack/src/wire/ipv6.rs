@@ -184,6 +184,10 @@ impl<'a> Packet<'a> {
                 protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS if !embedded => {
                     check_options(header, at - self.offset)?;
                 }
+                // RFC 4302 §2.2: twelve bytes at least, in units of four, of which two do not count.
+                protocol::AUTHENTICATION if first[1] == 0 => {
+                    return Err(DropReason::Ipv6ExtensionHeader.into());
+                }
                 // RFC 8200 §4.4, RFC 5095: we know no routing type, so segments left must be 0.
                 protocol::ROUTING if !embedded && first[3] != 0 => {
                     return Err(Problem {

@@ -178,3 +178,12 @@ fn a_packet_with_nothing_in_it_is_counted() {
     assert_eq!(world.sent(), 0);
     world.finish();
 }
+
+#[test]
+fn an_authentication_header_shorter_than_one_can_be_is_refused() {
+    let mut world = World::usual();
+    let ping = behind(&[ICMPV6, 0, 0, 0, 0, 0, 0, 1], &PING_V6);
+    let frame = plain(to_own_v6(), 51, &ping);
+    assert_eq!(world.tell(&[frame]), ["ipv6_extension_header"]);
+    world.finish();
+}

@@ -16,6 +16,7 @@
 
 pub mod judge;
 pub mod packets;
+pub mod readers;
 
 use judge::{Judge, Message, ShownOnPanic};
 use packets::*;
