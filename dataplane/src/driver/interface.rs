@@ -17,6 +17,10 @@ const ETHTOOL_GDRVINFO: u32 = 0x03;
 /// `ETHTOOL_GCHANNELS`.
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
+/// `ETHTOOL_GFLAGS`, and the flag that says that the NIC takes VLAN tags out of packets.
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+
 /// Facts about an interface, as they were when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -38,6 +42,9 @@ pub struct Interface {
     pub rx_queues: u32,
     /// Queues that send.
     pub tx_queues: u32,
+    /// Whether it takes VLAN tags out of received packets (`rxvlan`): then neither the XDP program
+    /// nor we see them.
+    pub strips_vlan_tags: bool,
 }
 
 impl Interface {
@@ -82,6 +89,7 @@ impl Interface {
             carrier: flags & libc::IFF_RUNNING != 0,
             rx_queues,
             tx_queues,
+            strips_vlan_tags: ask.offload_flags().unwrap_or(0) & ETH_FLAG_RXVLAN != 0,
         })
     }
 
@@ -106,6 +114,13 @@ struct EthtoolChannels {
     tx: u32,
     other: u32,
     combined: u32,
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    cmd: u32,
+    data: u32,
 }
 
 /// `struct ethtool_drvinfo`.
@@ -212,6 +227,15 @@ impl Ask<'_> {
             rx.saturating_add(combined).max(1),
             tx.saturating_add(combined).max(1),
         ))
+    }
+
+    /// Offloads that have a flag of old.
+    fn offload_flags(&self) -> Option<u32> {
+        let mut value = EthtoolValue { cmd: ETHTOOL_GFLAGS, data: 0 };
+        let mut request = self.request();
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+        self.ioctl(SIOCETHTOOL, &mut request).ok()?;
+        Some(value.data)
     }
 
     fn driver(&self) -> Option<String> {

@@ -154,6 +154,7 @@ fn look_at(config: &Config, diagnosis: &mut Diagnosis) {
         ),
         Err(error) => diagnosis.add("xdp", Outcome::Warning, error.to_string()),
     }
+    vlan(config, &interface, diagnosis);
     queues(config, &interface, &machine, diagnosis);
     mode(config, &interface, diagnosis);
     huge_pages(config, &interface, diagnosis);
@@ -165,6 +166,27 @@ fn look_at(config: &Config, diagnosis: &mut Diagnosis) {
 fn look(config: &Config) -> Result<(Interface, Machine), ServiceError> {
     let interface = Interface::by_name(&config.interface.name)?;
     Ok((interface, machine::look(config)?))
+}
+
+fn vlan(config: &Config, interface: &Interface, diagnosis: &mut Diagnosis) {
+    if config.interface.vlan.is_empty() {
+        return;
+    }
+    match stripped_vlan_tags(config, interface) {
+        Some(finding) => diagnosis.add("vlan", Outcome::Failure, finding),
+        None => diagnosis.add("vlan", Outcome::Ok, "tags stay in packets"),
+    }
+}
+
+/// What is wrong if packets of our VLANs arrive without their tags.
+pub(super) fn stripped_vlan_tags(config: &Config, interface: &Interface) -> Option<String> {
+    let name = &interface.name;
+    (!config.interface.vlan.is_empty() && interface.strips_vlan_tags).then(|| {
+        format!(
+            "{name} takes VLAN tags out of packets, so that none can be recognised as ours: \
+             `ethtool -K {name} rxvlan off`"
+        )
+    })
 }
 
 fn queues(config: &Config, interface: &Interface, machine: &Machine, diagnosis: &mut Diagnosis) {

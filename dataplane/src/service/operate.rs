@@ -2,7 +2,7 @@
 
 use super::bring_up::{Opened, WorkerHandle};
 use super::multicast::Memberships;
-use super::{ServiceError, links, machine, observing};
+use super::{ServiceError, doctor, links, machine, observing};
 use crate::control::calls::{Call, calls};
 use crate::control::metrics::MetricsServer;
 use crate::control::netlink::{Mirror, MirrorEvent, MirrorHandle};
@@ -57,6 +57,9 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         ..SteeringConfig::default()
     })?;
     let interface = machine::wait_for_carrier(&config).await?;
+    if let Some(finding) = doctor::stripped_vlan_tags(&config, &interface) {
+        return Err(ServiceError::Lost(finding));
+    }
     let machine = machine::look(&config)?;
     let (mirror, mirror_handle) = Mirror::open(machine::mirror_config(&config)).await?;
     let (opened, refusals) = Opened::open(&config, &machine, &mut steering)?;
