@@ -31,6 +31,8 @@ pub(super) struct WorkerHandle {
     pub(super) thread: Option<JoinHandle<(WorkerCounters, WorkerLatency)>>,
     /// Commands that did not fit its queue yet, in order.
     pub(super) backlog: VecDeque<Command>,
+    /// Commands it was sent.
+    pub(super) sent: u64,
 }
 
 /// Everything that is opened but does not run yet.
@@ -157,6 +159,7 @@ impl Opened {
                 report,
                 thread: Some(thread),
                 backlog: VecDeque::new(),
+                sent: 0,
             });
         }
         Ok(handles)

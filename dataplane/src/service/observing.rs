@@ -7,7 +7,7 @@ use crate::observe::observation::{
 };
 use crate::steering::{AttachMode, ProgramCost, RunStats, Steering};
 use crate::worker::WorkerCounters;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a worker may take to answer. It answers within a turn, or within its longest sleep.
 const PATIENCE: Duration = Duration::from_millis(1200);
@@ -25,6 +25,23 @@ impl Service {
             }
         }
         self.observed()
+    }
+
+    /// Waits until every worker has carried out what it was told so far.
+    pub(super) async fn settle(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        for worker in &mut self.workers {
+            while !worker.has_settled() {
+                if Instant::now() >= deadline {
+                    tracing::warn!("worker {} is slow to obey", worker.index);
+                    break;
+                }
+                worker.flush_backlog();
+                worker.collector.ask();
+                worker.commander.wake();
+                worker.collector.refresh(PATIENCE).await;
+            }
+        }
     }
 
     /// Everything as it was last told.

@@ -105,6 +105,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         event = events.recv() => service.mirrored(event)?,
         ended = &mut follow => return Err(mirror_ended(ended)),
     }
+    service.settle().await;
     service.steering.set_enabled(true)?;
 
     let (handle, mut asked) = calls();
@@ -120,7 +121,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
             signal = signals.next() => match signal {
                 SignalEvent::Drain | SignalEvent::Abort => break Ok(()),
                 SignalEvent::Report => { service.report().await; Ok(()) }
-                SignalEvent::Reload => { service.reload_and_log(); Ok(()) }
+                SignalEvent::Reload => { service.reload_and_log().await; Ok(()) }
             },
             event = events.recv() => service.mirrored(event),
             () = notify.notified() => service.hear_workers(),
@@ -130,7 +131,10 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
                     let _ = answer.send(observation);
                     Ok(())
                 }
-                Call::Reload(answer) => { let _ = answer.send(service.reload()); Ok(()) }
+                Call::Reload(answer) => {
+                    let _ = answer.send(service.reload().await);
+                    Ok(())
+                }
                 Call::Stop(answer) => { let _ = answer.send(()); break Ok(()) }
             },
             _ = tick.tick() => service.look_after(),
@@ -304,8 +308,8 @@ impl Service {
         }
     }
 
-    fn reload_and_log(&mut self) {
-        match self.reload() {
+    async fn reload_and_log(&mut self) {
+        match self.reload().await {
             Ok(changed) => tracing::info!("reload: {changed}"),
             Err(error) => tracing::error!("reload refused, nothing changed: {error}"),
         }
@@ -345,12 +349,18 @@ impl WorkerHandle {
         self.flush_backlog();
     }
 
-    fn flush_backlog(&mut self) {
+    pub(super) fn flush_backlog(&mut self) {
         while let Some(command) = self.backlog.pop_front() {
             if let Err(command) = self.commander.send(command) {
                 self.backlog.push_front(command);
                 return;
             }
+            self.sent += 1;
         }
+    }
+
+    /// Whether it has carried out everything it was told, as far as it has said.
+    pub(super) fn has_settled(&self) -> bool {
+        self.backlog.is_empty() && self.collector.counters().turns.commands >= self.sent
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 impl Service {
     /// Reads the file again and takes over what can change while running: services, the deny list,
-    /// where latency reports go. Says what changed; what needs a restart is refused, whole.
-    pub(super) fn reload(&mut self) -> Result<String, String> {
+    /// where latency reports go. Says what changed, once it is in force; what needs a restart is refused, whole.
+    pub(super) async fn reload(&mut self) -> Result<String, String> {
         let new = super::load(&self.path).map_err(|error| error.to_string())?;
         let fixed = needs_restart(&self.config, &new);
         if !fixed.is_empty() {
@@ -41,6 +41,8 @@ impl Service {
             });
         }
         self.config = new;
+        // Whoever asked may rely on it at once.
+        self.settle().await;
         Ok(format!("{} taken over", changed.join(", ")))
     }
 }
