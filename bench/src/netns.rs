@@ -109,28 +109,6 @@ impl Netns {
         finish(self.command(program).args(arguments))
     }
 
-    /// Writes to a file under `/sys/class/net` as the namespace sees it, like
-    /// `veth0/queues/rx-0/rps_cpus`.
-    ///
-    /// # Errors
-    /// What the shell says of the write.
-    pub fn write_sys_class_net(&self, file: &str, value: &str) -> io::Result<()> {
-        // Only `ip netns exec` mounts a /sys that shows this namespace's devices.
-        let path = format!("/sys/class/net/{file}");
-        ip([
-            "netns",
-            "exec",
-            &self.name,
-            "sh",
-            "-c",
-            "printf %s \"$1\" >\"$2\"",
-            "sh",
-            value,
-            &path,
-        ])
-        .map(drop)
-    }
-
     /// Sets a sysctl of the namespace, like `net.ipv4.ip_forward`.
     ///
     /// # Errors

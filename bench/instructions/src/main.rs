@@ -10,13 +10,14 @@
 //! Run under callgrind by `scripts/bench-instructions.sh`, which subtracts the harness; the table is
 //! `bench/BASELINE.md`. A run by itself checks that the subject works and says nothing.
 
+mod frame;
 mod packet;
 mod reflector;
 mod smoltcp_echo;
 mod stack_echo;
 
 use packet::{Request, Version};
-use stack::heap::{HeapFrame, HeapPool};
+use crate::frame::{BenchFrame, BenchPool};
 use stack::time::{Duration, Instant};
 use std::process::ExitCode;
 
@@ -26,16 +27,16 @@ const BATCH: usize = 64;
 /// 10 ms then run once in 200 turns, and their cost is in the figure.
 const TURN: Duration = Duration::from_micros(50);
 /// Bytes of one frame: the smaller of the two sizes AF_XDP has.
-const FRAME_BYTES: usize = 2048;
+const FRAME_BYTES: u16 = 2048;
 
 /// Something that answers requests.
 trait Subject {
     /// Answers what is in `received`, and moves the answers to `sent`.
     fn turn(
         &mut self,
-        pool: &mut HeapPool,
-        received: &mut Vec<HeapFrame>,
-        sent: &mut Vec<HeapFrame>,
+        pool: &mut BenchPool,
+        received: &mut Vec<BenchFrame>,
+        sent: &mut Vec<BenchFrame>,
         now: Instant,
     );
 }
@@ -47,9 +48,9 @@ impl Subject for Harness {
     #[inline(never)]
     fn turn(
         &mut self,
-        _pool: &mut HeapPool,
-        received: &mut Vec<HeapFrame>,
-        sent: &mut Vec<HeapFrame>,
+        _pool: &mut BenchPool,
+        received: &mut Vec<BenchFrame>,
+        sent: &mut Vec<BenchFrame>,
         _now: Instant,
     ) {
         for frame in received.drain(..) {
@@ -60,7 +61,7 @@ impl Subject for Harness {
 
 /// The frames a driver took from its ring.
 #[inline(never)]
-fn receive(pool: &mut HeapPool, request: &[u8], received: &mut Vec<HeapFrame>) {
+fn receive(pool: &mut BenchPool, request: &[u8], received: &mut Vec<BenchFrame>) {
     for _ in 0..BATCH {
         received.extend(pool.receive(request));
     }
@@ -68,7 +69,7 @@ fn receive(pool: &mut HeapPool, request: &[u8], received: &mut Vec<HeapFrame>) {
 
 /// The frames a driver got back once they were sent.
 #[inline(never)]
-fn give_back(pool: &mut HeapPool, sent: &mut Vec<HeapFrame>) {
+fn give_back(pool: &mut BenchPool, sent: &mut Vec<BenchFrame>) {
     use stack::frame::FramePool as _;
     for frame in sent.drain(..) {
         pool.give(frame);
@@ -77,7 +78,7 @@ fn give_back(pool: &mut HeapPool, sent: &mut Vec<HeapFrame>) {
 
 /// Sends `packets` requests (rounded down to whole batches) and looks at the first answer.
 fn run(mut subject: impl Subject, request: &Request, packets: usize, answers: bool) {
-    let mut pool = HeapPool::new(4 * BATCH, FRAME_BYTES);
+    let mut pool = BenchPool::new(4 * BATCH, FRAME_BYTES);
     let mut received = Vec::with_capacity(BATCH);
     let mut sent = Vec::with_capacity(BATCH);
     let mut now = Instant::from_nanos(1_000_000_000);

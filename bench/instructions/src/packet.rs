@@ -1,7 +1,7 @@
 //! The request, and what a right answer to it is.
 
 use stack::frame::Frame as _;
-use stack::heap::HeapFrame;
+use crate::frame::BenchFrame;
 use stack::link::MacAddr;
 use stack::wire::checksum::Sum;
 use stack::wire::{ethernet, ipv4, ipv6, protocol, udp};
@@ -50,7 +50,7 @@ impl Request {
 
     /// Panics unless `answer` is from us to the peer with right checksums. What is in the payload
     /// is the application's affair.
-    pub(crate) fn check_answer(&self, answer: &HeapFrame) {
+    pub(crate) fn check_answer(&self, answer: &BenchFrame) {
         let data = answer.data();
         assert_eq!(data.len(), self.bytes.len(), "length of the answer");
         assert_eq!((&data[..6], &data[6..12]), (&PEER_MAC[..], &OUR_MAC[..]));

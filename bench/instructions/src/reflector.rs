@@ -4,7 +4,7 @@
 use super::Subject;
 use super::packet::{OUR_MAC, OUR_PORT};
 use stack::frame::Frame as _;
-use stack::heap::{HeapFrame, HeapPool};
+use crate::frame::{BenchFrame, BenchPool};
 use stack::time::Instant;
 use stack::wire::checksum::Sum;
 use stack::wire::{ethernet, ipv4, ipv6, protocol, udp};
@@ -15,9 +15,9 @@ impl Subject for Reflector {
     #[inline(never)]
     fn turn(
         &mut self,
-        _pool: &mut HeapPool,
-        received: &mut Vec<HeapFrame>,
-        sent: &mut Vec<HeapFrame>,
+        _pool: &mut BenchPool,
+        received: &mut Vec<BenchFrame>,
+        sent: &mut Vec<BenchFrame>,
         _now: Instant,
     ) {
         for mut frame in received.drain(..) {

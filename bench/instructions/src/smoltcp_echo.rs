@@ -11,7 +11,7 @@ use smoltcp::socket::udp;
 use smoltcp::time::Instant as SmolInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 use stack::frame::{Frame as _, FramePool as _};
-use stack::heap::{HeapFrame, HeapPool};
+use crate::frame::{BenchFrame, BenchPool};
 use stack::time::Instant;
 use stack::wire::{arp, ethernet, ipv6, ndp, protocol};
 
@@ -22,12 +22,12 @@ pub(crate) struct SmoltcpEcho {
     interface: Interface,
     sockets: SocketSet<'static>,
     socket: SocketHandle,
-    read: Vec<HeapFrame>,
+    read: Vec<BenchFrame>,
 }
 
 impl SmoltcpEcho {
     pub(crate) fn new() -> Self {
-        let mut pool = HeapPool::new(4, super::FRAME_BYTES);
+        let mut pool = BenchPool::new(4, super::FRAME_BYTES);
         let (mut received, mut sent) = (Vec::new(), Vec::new());
         let mut read = Vec::with_capacity(BATCH);
         for packet in [arp_request(), neighbor_solicitation()] {
@@ -77,9 +77,9 @@ impl Subject for SmoltcpEcho {
     #[inline(never)]
     fn turn(
         &mut self,
-        pool: &mut HeapPool,
-        received: &mut Vec<HeapFrame>,
-        sent: &mut Vec<HeapFrame>,
+        pool: &mut BenchPool,
+        received: &mut Vec<BenchFrame>,
+        sent: &mut Vec<BenchFrame>,
         now: Instant,
     ) {
         let Self {
@@ -117,21 +117,21 @@ impl Subject for SmoltcpEcho {
 
 /// A device over the harness's frames.
 struct Rings<'a> {
-    pool: &'a mut HeapPool,
-    received: std::vec::Drain<'a, HeapFrame>,
+    pool: &'a mut BenchPool,
+    received: std::vec::Drain<'a, BenchFrame>,
     /// Frames whose packets have been read.
-    read: &'a mut Vec<HeapFrame>,
-    sent: &'a mut Vec<HeapFrame>,
+    read: &'a mut Vec<BenchFrame>,
+    sent: &'a mut Vec<BenchFrame>,
 }
 
 struct Received<'a> {
-    frame: HeapFrame,
-    read: &'a mut Vec<HeapFrame>,
+    frame: BenchFrame,
+    read: &'a mut Vec<BenchFrame>,
 }
 
 struct ToSend<'a> {
-    pool: &'a mut HeapPool,
-    sent: &'a mut Vec<HeapFrame>,
+    pool: &'a mut BenchPool,
+    sent: &'a mut Vec<BenchFrame>,
 }
 
 impl Device for Rings<'_> {

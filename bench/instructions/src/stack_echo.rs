@@ -3,7 +3,7 @@
 
 use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, PEER_MAC, PEER_V4, PEER_V6};
 use super::{BATCH, Subject};
-use stack::heap::{HeapFrame, HeapPool};
+use crate::frame::{BenchFrame, BenchPool};
 use stack::ip::route::{Route, RouteTable};
 use stack::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
 use stack::socket::bind::Bind;
@@ -13,7 +13,7 @@ use stack::{Config, Origin, Stack};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(crate) struct StackEcho {
-    stack: Stack<HeapPool>,
+    stack: Stack<BenchPool>,
     socket: UdpSocketId,
     /// Whether the application writes to payloads: then their checksums are made anew.
     rewrite: bool,
@@ -28,7 +28,7 @@ impl StackEcho {
         let now = Instant::ZERO;
         stack.set_link(Box::new(link()), now);
         // Nobody waits for a frame yet, so none comes back to this pool.
-        let mut pool = HeapPool::new(0, 0);
+        let mut pool = BenchPool::new(0, 0);
         for address in [IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)] {
             let mac = PEER_MAC;
             stack.set_neighbor(&mut pool, NeighborUpdate::Set { address, mac });
@@ -73,9 +73,9 @@ impl Subject for StackEcho {
     #[inline(never)]
     fn turn(
         &mut self,
-        pool: &mut HeapPool,
-        received: &mut Vec<HeapFrame>,
-        sent: &mut Vec<HeapFrame>,
+        pool: &mut BenchPool,
+        received: &mut Vec<BenchFrame>,
+        sent: &mut Vec<BenchFrame>,
         now: Instant,
     ) {
         let Self {

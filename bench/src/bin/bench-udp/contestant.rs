@@ -1,4 +1,4 @@
-//! Who takes part, how each is started, and how the veth pair is set up for it.
+//! Who takes part, and how each is started.
 
 use std::fs;
 use std::io;
@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bench::netns::{INTERFACE, Netns, Process, SERVER_V4, SERVER_V6, Veth};
-use clap::ValueEnum;
+use bench::netns::{INTERFACE, Process, SERVER_V4, SERVER_V6, Veth};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
@@ -30,18 +29,6 @@ const KERNEL_BUSY_POLL_USECS: u32 = 50;
 pub(crate) struct Cores {
     pub(crate) client: usize,
     pub(crate) server: usize,
-}
-
-/// Where each side's receive work is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Placement {
-    /// On its own core, as if the two were different machines: packets are steered to the receiver's
-    /// core (RPS), and AF_XDP servers poll the device from theirs
-    #[default]
-    Split,
-    /// Where veth does it: on the core of whoever sends
-    Natural,
 }
 
 /// A server that is measured.
@@ -90,13 +77,6 @@ impl Contestant {
             Self::Kernel => false,
         }
     }
-
-    fn uses_af_xdp(self) -> bool {
-        match self {
-            Self::Dataplane | Self::Reflector => true,
-            Self::Kernel | Self::KernelBusyPoll => false,
-        }
-    }
 }
 
 /// The names `--only` takes.
@@ -114,18 +94,12 @@ pub(crate) struct Lineup {
     config: PathBuf,
     folder: PathBuf,
     pub(crate) cores: Cores,
-    pub(crate) placement: Placement,
 }
 
 impl Lineup {
     /// The contestants whose programs are in `binaries`; of those only the ones named in `only`, if
     /// any are.
-    pub(crate) fn new(
-        binaries: PathBuf,
-        cores: Cores,
-        placement: Placement,
-        only: &[String],
-    ) -> io::Result<Self> {
+    pub(crate) fn new(binaries: PathBuf, cores: Cores, only: &[String]) -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("bench-udp-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let mut lineup = Self {
@@ -135,12 +109,8 @@ impl Lineup {
             binaries,
             folder,
             cores,
-            placement,
         };
-        fs::write(
-            &lineup.config,
-            configuration(&lineup.folder, cores, placement),
-        )?;
+        fs::write(&lineup.config, configuration(&lineup.folder, cores))?;
         for contestant in Contestant::ALL {
             let name = contestant.name();
             if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
@@ -172,9 +142,8 @@ impl Lineup {
         self.binaries.join(name)
     }
 
-    /// Sets the pair up for a contestant and starts it.
+    /// Starts a contestant at the server's end.
     pub(crate) fn start(&self, contestant: Contestant, veth: &Veth) -> io::Result<Process> {
-        self.place(contestant, veth)?;
         let mut command = veth.server.command(self.program(contestant.program()));
         self.arguments(contestant, &mut command);
         Process::start(&mut command, READY_WAIT)
@@ -199,23 +168,6 @@ impl Lineup {
             command.args(["--busy-poll", &KERNEL_BUSY_POLL_USECS.to_string()]);
         }
     }
-
-    /// Puts each side's receive work where the placement wants it.
-    fn place(&self, contestant: Contestant, veth: &Veth) -> io::Result<()> {
-        let (client, server) = match self.placement {
-            Placement::Natural => ("0".to_owned(), "0".to_owned()),
-            Placement::Split => (cpu_mask(self.cores.client), cpu_mask(self.cores.server)),
-        };
-        receive_on(&veth.client, &client)?;
-        receive_on(&veth.server, &server)?;
-        // With these the device waits to be polled while someone polls it, and for 200 µs after.
-        let polled = contestant.uses_af_xdp() && self.placement == Placement::Split;
-        let (defer, flush_ns) = if polled { ("2", "200000") } else { ("0", "0") };
-        veth.server
-            .write_sys_class_net(&format!("{INTERFACE}/napi_defer_hard_irqs"), defer)?;
-        veth.server
-            .write_sys_class_net(&format!("{INTERFACE}/gro_flush_timeout"), flush_ns)
-    }
 }
 
 impl Drop for Lineup {
@@ -226,34 +178,14 @@ impl Drop for Lineup {
     }
 }
 
-/// Receive packet steering: which CPUs process what the interface receives, as a mask; "0" for the one
-/// it arrived on (Documentation/networking/scaling.rst).
-fn receive_on(netns: &Netns, mask: &str) -> io::Result<()> {
-    for queue in 0..QUEUES {
-        netns.write_sys_class_net(&format!("{INTERFACE}/queues/rx-{queue}/rps_cpus"), mask)?;
-    }
-    Ok(())
-}
-
-/// A CPU mask as sysfs takes it: hexadecimal, in groups of 32 bits, the highest first.
-fn cpu_mask(cpu: usize) -> String {
-    let mut mask = format!("{:x}", 1_u32 << (cpu % 32));
-    for _ in 0..cpu / 32 {
-        mask += ",00000000";
-    }
-    mask
-}
-
-/// What the dataplane and the reflector run with: one worker on the server's core for both queues.
-fn configuration(folder: &Path, cores: Cores, placement: Placement) -> String {
-    let busy_poll = placement == Placement::Split;
+/// What the dataplane and the reflector run with: one worker on the server's core for both queues,
+/// spinning. Busy polling is off: over veth it moved no receive work to the worker's core here (no poll
+/// of the device's NAPI came from it), and with interrupts deferred packets waited for the timer.
+fn configuration(folder: &Path, cores: Cores) -> String {
     format!(
         "[interface]\n\
          name = \"{INTERFACE}\"\n\
          mode = \"copy\"\n\
-         \n\
-         [busy_poll]\n\
-         enabled = {busy_poll}\n\
          \n\
          [workers]\n\
          cores = [{server}]\n\
@@ -277,15 +209,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masks() {
-        assert_eq!(cpu_mask(0), "1");
-        assert_eq!(cpu_mask(1), "2");
-        assert_eq!(cpu_mask(31), "80000000");
-        assert_eq!(cpu_mask(32), "1,00000000");
-        assert_eq!(cpu_mask(69), "20,00000000,00000000");
-    }
-
-    #[test]
     fn a_lineup_names_who_is_missing_and_cleans_up() {
         let cores = Cores {
             client: 0,
@@ -293,7 +216,7 @@ mod tests {
         };
         let only = ["kernel".to_owned(), "reflector".to_owned()];
         let nowhere = PathBuf::from("/nonexistent");
-        let lineup = Lineup::new(nowhere, cores, Placement::Split, &only).unwrap();
+        let lineup = Lineup::new(nowhere, cores, &only).unwrap();
         assert!(lineup.contestants().is_empty());
         let absent: Vec<_> = lineup.absent().iter().map(|(name, _)| *name).collect();
         assert_eq!(absent, ["reflector", "kernel"]);

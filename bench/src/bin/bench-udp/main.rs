@@ -1,7 +1,7 @@
 //! `bench-udp`: the UDP echo of the dataplane against a bare reflector on the same driver and against
 //! kernel servers, in one run on one machine.
 //!
-//! * [`contestant`]: who takes part, how each is started, and how the veth pair is set up for it
+//! * [`contestant`]: who takes part, and how each is started
 //! * [`measure`]: one measurement: a load, its report, and how busy both cores were meanwhile
 //! * [`verdict`]: medians over all rounds, ratios against the targets, and what limited them
 
@@ -21,7 +21,7 @@ use bench::signal::stop_flag;
 use bench::stats::rotated;
 use clap::Parser;
 
-use contestant::{Contestant, Cores, Lineup, Placement};
+use contestant::{Contestant, Cores, Lineup};
 use measure::{Course, Load, Run, spare_time};
 use verdict::Verdict;
 
@@ -46,9 +46,6 @@ struct Arguments {
     /// Core of the server
     #[arg(long, value_name = "CPU", default_value = "1")]
     server_cpu: usize,
-    /// Where each side's receive work is done
-    #[arg(long, value_enum, default_value_t)]
-    placement: Placement,
     /// Load over IPv6 instead of IPv4
     #[arg(long, short = '6')]
     ipv6: bool,
@@ -94,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         client: arguments.client_cpu,
         server: arguments.server_cpu,
     };
-    let lineup = Lineup::new(binaries, cores, arguments.placement, &arguments.only)
+    let lineup = Lineup::new(binaries, cores, &arguments.only)
         .map_err(|error| format!("cannot write configurations: {error}"))?;
     for (name, reason) in lineup.absent() {
         println!("{name} does not take part: {reason}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bench::stats::{Spread, median, paired_ratio};
 use serde::Serialize;
 
-use super::contestant::{Contestant, Cores, Lineup, Placement};
+use super::contestant::{Contestant, Cores, Lineup};
 use super::measure::{Load, Run, SpareTime};
 
 /// What the project promises of packets per second: ours against theirs.
@@ -21,7 +21,6 @@ type Figure = fn(&Run) -> f64;
 pub(crate) struct Verdict {
     kernel: String,
     cores: Cores,
-    placement: Placement,
     ip_version: u8,
     duration_s: f64,
     spare_time: SpareTime,
@@ -90,7 +89,6 @@ impl Verdict {
         Self {
             kernel: kernel_release(),
             cores: lineup.cores,
-            placement: lineup.placement,
             ip_version: if ipv6 { 6 } else { 4 },
             duration_s: duration.as_secs_f64(),
             spare_time,
@@ -262,14 +260,11 @@ fn kernel_release() -> String {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let placement = match self.placement {
-            Placement::Split => "each side's receive work on its own core",
-            Placement::Natural => "receive work on the sender's core, as veth does it",
-        };
         writeln!(
             out,
             "\nUDP echo over IPv{}, 64 bytes, veth, Linux {}, client on CPU {}, server on CPU {},\n\
-             {placement}; client transmit checksums in software, GSO off. Medians.\n",
+             each side's receive work on the core of the other, who sends, as veth does it; client\n\
+             transmit checksums in software, GSO off. Medians.\n",
             self.ip_version, self.kernel, self.cores.client, self.cores.server
         )?;
         writeln!(
