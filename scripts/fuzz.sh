@@ -34,6 +34,10 @@ if [ "${#targets[@]}" = 0 ]; then
     exit 1
 fi
 
+# Right inputs of each target, so that it need not invent headers first. What it finds joins them in
+# fuzz/corpus/TARGET.
+cargo "+$toolchain" run --quiet --manifest-path fuzz/Cargo.toml --example seeds
+
 crashed=()
 for target in "${targets[@]}"; do
     echo "== $target: $seconds s"

@@ -1,0 +1,4 @@
+//! ARP.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::wire::arp(data));

@@ -1,0 +1,4 @@
+//! ICMP and the packets it quotes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::wire::icmpv4(data));

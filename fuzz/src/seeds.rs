@@ -1,0 +1,190 @@
+//! Right inputs to start from: a fuzzer that begins with nothing spends its first hour inventing
+//! headers.
+
+use crate::world::packets::{Choices, View, packets, payload_of};
+use crate::world::{SETTINGS_BYTES, program};
+
+/// The inputs that a target starts from.
+///
+/// # Panics
+/// If there is no such target.
+#[must_use]
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "ethernet" => frames(),
+        "arp" => payloads(|ether_type, _| ether_type == 0x0806),
+        "ipv4" => payloads(|ether_type, _| ether_type == 0x0800),
+        "ipv6" => payloads(|ether_type, _| ether_type == 0x86dd),
+        "icmpv4" => messages(1),
+        "icmpv6" => messages(58),
+        "ndp" => discovery(),
+        "udp" => messages(17),
+        "checksum" => frames(),
+        "reassembly" => reassembly(),
+        "neighbor" => neighbor(),
+        "route" => route(),
+        "stack" => stack(),
+        "config" => configurations(),
+        "steer" => decisions(),
+        other => panic!("no target {other}"),
+    }
+}
+
+/// Choices that make one packet of each kind, in a few variants each.
+fn recipes() -> Vec<Vec<u8>> {
+    let variants: [&[u8]; 6] = [
+        &[],
+        &[1],
+        &[0, 0, 1],
+        &[1, 1, 1, 0, 0, 3],
+        &[0, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        &[1, 3, 0, 230, 2, 250, 4, 230, 0, 250, 0, 230, 0, 250],
+    ];
+    let kinds = 0..11u8;
+    kinds
+        .flat_map(|kind| variants.map(|variant| [&[kind], variant].concat()))
+        .collect()
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let frames = recipes()
+        .into_iter()
+        .flat_map(|recipe| packets(&mut Choices::new(&recipe)));
+    frames.filter(|frame| frame.len() < 600).collect()
+}
+
+/// What the frames carry, where `wanted` says so by EtherType and IP protocol.
+fn payloads(wanted: impl Fn(u16, Option<u8>) -> bool) -> Vec<Vec<u8>> {
+    let all = frames();
+    let payload = |frame: &Vec<u8>| {
+        let (at, ether_type, _) = payload_of(frame)?;
+        let protocol = View::of(frame).map(|view| view.protocol);
+        wanted(ether_type, protocol).then(|| frame[at..].to_vec())
+    };
+    all.iter().filter_map(payload).collect()
+}
+
+/// The transport messages of a protocol.
+fn messages(protocol: u8) -> Vec<Vec<u8>> {
+    let all = frames();
+    let message = |frame: &Vec<u8>| {
+        let view = View::of(frame)?;
+        (view.protocol == protocol).then(|| frame[view.transport].to_vec())
+    };
+    all.iter().filter_map(message).collect()
+}
+
+fn discovery() -> Vec<Vec<u8>> {
+    let all = messages(58);
+    let discovery = all.iter().filter(|message| message[0] >= 135);
+    discovery
+        .flat_map(|message| {
+            [[0, 0, 0], [0, 0, 1], [0, 1, 0]].map(|choice| [&choice, &message[..]].concat())
+        })
+        .collect()
+}
+
+fn reassembly() -> Vec<Vec<u8>> {
+    // Which, offset, length, fill, last, time.
+    let piece = |offset: u8, last: u8| [0, 0, offset, 0x80, 4, 7, last, 0];
+    let (a, b, c) = (piece(0, 0), piece(4, 0), piece(8, 1));
+    [[a, b, c], [c, b, a], [a, a, c], [a, c, piece(5, 0)]]
+        .map(|steps| steps.concat())
+        .to_vec()
+}
+
+fn neighbor() -> Vec<Vec<u8>> {
+    let start = [4, 2, 8];
+    let life = [
+        [1, 1, 0],
+        [6, 1, 0],
+        [0, 1, 0],
+        [9, 0, 250],
+        [0, 1, 0],
+        [9, 0, 50],
+    ];
+    let failure = [
+        [1, 1, 0],
+        [9, 0, 8],
+        [9, 0, 8],
+        [9, 0, 8],
+        [9, 0, 8],
+        [0, 1, 0],
+    ];
+    let mirror = [
+        [7, 2, 1],
+        [1, 3, 1],
+        [7, 3, 2],
+        [8, 2, 0],
+        [4, 4, 1],
+        [5, 4, 2],
+    ];
+    [life, failure, mirror]
+        .map(|steps| [&start[..], &steps.concat()].concat())
+        .to_vec()
+}
+
+fn route() -> Vec<Vec<u8>> {
+    let nested = [
+        [0, 8, 0, 0, 0, 0, 0, 1],
+        [0, 16, 0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 2],
+    ];
+    let v6 = [
+        [1, 32, 0, 0, 0, 0, 0, 0],
+        [1, 128, 0, 1, 9, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    [nested, v6]
+        .map(|routes| [&[3][..], &routes.concat(), &[10, 1, 2, 3, 10, 2, 0, 1]].concat())
+        .to_vec()
+}
+
+fn stack() -> Vec<Vec<u8>> {
+    let packet = |recipe: &Vec<u8>| [&[0, 0], &recipe[..]].concat();
+    let (pass, read, send) = (vec![8, 2], vec![9, 0], vec![11, 1, 0, 3, 0, 0, 0, 5]);
+    let mut programs: Vec<Vec<u8>> = recipes()
+        .iter()
+        .map(|recipe| {
+            let steps = [packet(recipe), read.clone(), send.clone(), pass.clone()];
+            program([0; SETTINGS_BYTES], &steps)
+        })
+        .collect();
+    let everything: Vec<Vec<u8>> = recipes().iter().step_by(5).map(packet).collect();
+    for settings in [
+        [0, 2, 15, 0, 0, 0, 0, 0],
+        [3, 0, 16, 2, 1, 4, 255, 0],
+        [4; 8],
+    ] {
+        programs.push(program(settings, &everything));
+    }
+    programs
+}
+
+fn configurations() -> Vec<Vec<u8>> {
+    let whole = [
+        include_str!("../../config/default.toml"),
+        include_str!("../../config/demo.toml"),
+        include_str!("../../config/examples/own-address.toml"),
+        include_str!("../../config/examples/shared-addresses.toml"),
+    ];
+    // Comments are most of the text, and edits within them change nothing.
+    let bare = |text: &str| -> Vec<u8> {
+        let lines = text.lines();
+        let lines = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines
+            .flat_map(|line| [line.as_bytes(), b"\n"].concat())
+            .collect()
+    };
+    whole.iter().map(|text| bare(text)).collect()
+}
+
+fn decisions() -> Vec<Vec<u8>> {
+    let made = recipes()
+        .into_iter()
+        .map(|recipe| [&[0, 0], &recipe[..]].concat());
+    let given = frames()
+        .into_iter()
+        .map(|frame| [&[0, 1], &frame[..]].concat());
+    made.chain(given).collect()
+}
