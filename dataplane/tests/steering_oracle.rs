@@ -242,7 +242,9 @@ impl Oracle<'_> {
         match data[at] {
             3 | 11 | 12 if is_v4 => {}
             0..128 if !is_v4 => {}
-            135 if !is_v4 => return Some(self.solicitation(data, at, packet, short)),
+            kind @ (135 | 136) if !is_v4 => {
+                return Some(self.discovery(kind, data, at, packet, short));
+            }
             _ => return Some(Verdict::PassUnmatched),
         }
         let quoted = parse(data, at + 8, is_v4, true)?;
@@ -273,7 +275,15 @@ impl Oracle<'_> {
         })
     }
 
-    fn solicitation(&self, data: &[u8], at: usize, packet: &Parsed, short: Verdict) -> Verdict {
+    /// Neighbour solicitations (135) and advertisements (136).
+    fn discovery(
+        &self,
+        kind: u8,
+        data: &[u8],
+        at: usize,
+        packet: &Parsed,
+        short: Verdict,
+    ) -> Verdict {
         let Some(target) = data.get(at + 8..at + 24) else {
             return short;
         };
@@ -281,6 +291,9 @@ impl Oracle<'_> {
         let target = IpAddr::from(octets);
         let mut group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0).octets();
         group[13..].copy_from_slice(&octets[13..]);
+        if kind == 136 {
+            group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+        }
         if packet.destination != IpAddr::from(group) {
             Verdict::PassUnmatched
         } else if self.denied(protocol::ICMPV6, target, None) {
@@ -315,8 +328,8 @@ fn repair(frame: &mut [u8]) {
 }
 
 /// What headers are made of, so that mutations reach branches and not only arbitrary fields.
-const TELLING: [u8; 24] = [
-    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 17, 20, 22, 43, 44, 0x45, 0x46, 51, 53, 58, 60, 135,
+const TELLING: [u8; 25] = [
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 17, 20, 22, 43, 44, 0x45, 0x46, 51, 53, 58, 60, 135, 136,
 ];
 
 fn frames() -> impl Strategy<Value = Vec<u8>> {

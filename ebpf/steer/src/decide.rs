@@ -53,6 +53,17 @@ struct Flow {
     quoted: bool,
 }
 
+/// Whose an address is where it is resolved.
+#[derive(Clone, Copy)]
+enum Resolution {
+    /// A prefix of ours covers it.
+    Ours,
+    /// The deny list reserves it for the kernel.
+    Denied,
+    /// Nothing says that it is ours.
+    NotOurs,
+}
+
 struct Decision<'a, P: ?Sized, T: ?Sized> {
     packet: &'a P,
     tables: &'a T,
@@ -65,7 +76,9 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
         self.tables.flags() & flags != 0
     }
 
-    /// ARP belongs to us where the address asked for does (RFC 826).
+    /// ARP belongs to us where the address asked for does (RFC 826), and where the sender's does:
+    /// somebody else uses an address of ours, which replies to our probes, too, show only there
+    /// (RFC 5227 §2.1.1, §2.4).
     #[inline(always)]
     fn arp(&self, at: u32) -> Verdict {
         if !self.has(flag::PREFIXES) {
@@ -79,14 +92,29 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
             return Verdict::PassProtocol;
         }
         let target = Address::from_v4_word(arp.u32::<24>());
-        // Only entries for any protocol hold for what is not IP.
+        let sender = Address::from_v4_word(arp.u32::<14>());
+        // Protocol 0: only entries for any protocol hold for what is not IP.
+        match self.packet.settle(self.resolution(0, &target)) {
+            Resolution::Ours => Verdict::RedirectArp,
+            Resolution::Denied => Verdict::PassDenied,
+            Resolution::NotOurs => match self.resolution(0, &sender) {
+                Resolution::Ours => Verdict::RedirectArp,
+                Resolution::Denied => Verdict::PassDenied,
+                Resolution::NotOurs => Verdict::PassProtocol,
+            },
+        }
+    }
+
+    /// Whose it is to resolve `address` to a link-layer address, and to defend it.
+    #[inline(always)]
+    fn resolution(&self, protocol: u32, address: &Address) -> Resolution {
         let shapes = self.tables.deny_shapes() & shape::WITHOUT_PORT;
-        if self.denied(shapes, 0, &target, 0) {
-            Verdict::PassDenied
-        } else if self.tables.prefix(&target) {
-            Verdict::RedirectArp
+        if self.denied(shapes, protocol, address, 0) {
+            Resolution::Denied
+        } else if self.tables.prefix(address) {
+            Resolution::Ours
         } else {
-            Verdict::PassProtocol
+            Resolution::NotOurs
         }
     }
 
@@ -193,7 +221,9 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
             (true, 3 | 11 | 12) => parse::ipv4(self.packet, datagram.at + 8, Place::Quoted)?,
             // RFC 4443 §2.1: types below 128 are errors.
             (false, 0..128) => parse::ipv6(self.packet, datagram.at + 8, Place::Quoted)?,
-            (false, NEIGHBOR_SOLICITATION) => return Err(self.neighbor_solicitation(datagram)),
+            (false, kind @ (NEIGHBOR_SOLICITATION | NEIGHBOR_ADVERTISEMENT)) => {
+                return Err(self.neighbor_discovery(datagram, kind));
+            }
             _ => return Err(Verdict::PassUnmatched),
         };
         let quoted = self.packet.settle(quoted);
@@ -225,12 +255,15 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
     }
 
     /// A neighbour solicitation for an address of ours, sent to its solicited-node multicast
-    /// address (RFC 4861 §4.3). One that is sent to the address itself falls under its prefix.
+    /// address (RFC 4861 §4.3); or an advertisement of one, sent to all nodes, which is how somebody
+    /// who uses it already answers our probe (§7.2.4, RFC 4862 §5.4.4). What is sent to the address
+    /// itself falls under its prefix.
     #[inline(always)]
-    fn neighbor_solicitation(&self, datagram: &Datagram) -> Verdict {
+    fn neighbor_discovery(&self, datagram: &Datagram, kind: u8) -> Verdict {
         if !self.has(flag::PREFIXES) {
             return Verdict::PassUnmatched;
         }
+        // The target has the same place in both (RFC 4861 §4.3, §4.4).
         let target = match self.header::<16>(datagram, 8, 24) {
             Ok(target) => target,
             Err(verdict) => return verdict,
@@ -241,25 +274,26 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
             target.u32::<8>(),
             target.u32::<12>(),
         ]);
-        // RFC 4291 §2.7.1: ff02::1:ff00:0/104 with the last 24 bits of the address.
-        let solicited_node = Address {
-            words: [
-                0xff02_0000_u32.to_be(),
-                0,
+        let last = if kind == NEIGHBOR_SOLICITATION {
+            // RFC 4291 §2.7.1: ff02::1:ff00:0/104 with the last 24 bits of the address.
+            [
                 1_u32.to_be(),
                 0xff00_0000_u32.to_be() | (target.words[3] & 0x00ff_ffff_u32.to_be()),
-            ],
+            ]
+        } else {
+            // RFC 4291 §2.7.1: all nodes, ff02::1.
+            [0, 1_u32.to_be()]
         };
-        if datagram.destination != solicited_node || target.is_v4() {
+        let group = Address {
+            words: [0xff02_0000_u32.to_be(), 0, last[0], last[1]],
+        };
+        if datagram.destination != group || target.is_v4() {
             return Verdict::PassUnmatched;
         }
-        let shapes = self.tables.deny_shapes() & shape::WITHOUT_PORT;
-        if self.denied(shapes, u32::from(protocol::ICMPV6), &target, 0) {
-            Verdict::PassDenied
-        } else if self.tables.prefix(&target) {
-            Verdict::RedirectNeighbor
-        } else {
-            Verdict::PassUnmatched
+        match self.resolution(u32::from(protocol::ICMPV6), &target) {
+            Resolution::Ours => Verdict::RedirectNeighbor,
+            Resolution::Denied => Verdict::PassDenied,
+            Resolution::NotOurs => Verdict::PassUnmatched,
         }
     }
 
@@ -376,6 +410,8 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
 
 /// RFC 4861 §4.3.
 const NEIGHBOR_SOLICITATION: u8 = 135;
+/// RFC 4861 §4.4.
+const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 #[inline(always)]
 fn fragment_key(datagram: &Datagram, identification: u32) -> FragmentKey {

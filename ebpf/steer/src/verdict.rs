@@ -42,14 +42,14 @@ verdicts! {
         RedirectPort = redirect, "redirect_port", "Redirected: we own its port on its destination address.";
         RedirectPortAny = redirect, "redirect_port_any", "Redirected: we own its port on every local address.";
         RedirectPrefix = redirect, "redirect_prefix", "Redirected: we own its destination address whole.";
-        RedirectArp = redirect, "redirect_arp", "Redirected: ARP for an IPv4 address that we own whole.";
-        RedirectNeighbor = redirect, "redirect_neighbor", "Redirected: a neighbour solicitation for an IPv6 address that we own whole.";
+        RedirectArp = redirect, "redirect_arp", "Redirected: ARP for, or in the name of, an IPv4 address that we own whole.";
+        RedirectNeighbor = redirect, "redirect_neighbor", "Redirected: a neighbour solicitation for an IPv6 address that we own whole, or its advertisement to all nodes.";
         RedirectFragment = redirect, "redirect_fragment", "Redirected: a later fragment of a packet whose first fragment was ours.";
         RedirectIcmpError = redirect, "redirect_icmp_error", "Redirected: an ICMP error about a packet that we sent.";
         PassDisabled = pass, "pass_disabled", "Passed to the kernel: steering is switched off.";
         PassDenied = pass, "pass_denied", "Passed to the kernel: the deny list reserves it for the kernel.";
         PassVlan = pass, "pass_vlan", "Passed to the kernel: its VLAN tags are not the configured ones.";
-        PassProtocol = pass, "pass_protocol", "Passed to the kernel: neither IPv4 nor IPv6, nor ARP for an address that we own.";
+        PassProtocol = pass, "pass_protocol", "Passed to the kernel: neither IPv4 nor IPv6, nor ARP about an address that we own.";
         PassUnmatched = pass, "pass_unmatched", "Passed to the kernel: no rule claims it.";
         PassFragment = pass, "pass_fragment", "Passed to the kernel: a fragment without ports whose first fragment was not ours or has not been seen.";
         PassExtensionHeaders = pass, "pass_extension_headers", "Passed to the kernel: more IPv6 extension headers than steering follows.";

@@ -188,20 +188,23 @@ pub(crate) fn icmp(kind: u8, code: u8, body: &[u8]) -> Vec<u8> {
     message
 }
 
-pub(crate) fn arp(target: &str) -> Vec<u8> {
-    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
+/// A request (1) or a reply (2) for Ethernet and IPv4.
+pub(crate) fn arp(operation: u8, sender: &str, target: &str) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, operation];
     packet.extend([0x02, 0, 0, 0, 0, 2]);
-    packet.extend(v4("10.0.0.9").octets());
+    packet.extend(v4(sender).octets());
     packet.extend([0; 6]);
     packet.extend(v4(target).octets());
     packet
 }
 
-/// A neighbour solicitation for `target`.
-pub(crate) fn neighbor_solicitation(target: &str) -> Vec<u8> {
+/// A neighbour solicitation (135) for `target`, or an advertisement (136) of it, with the option
+/// that has the sender's link-layer address.
+pub(crate) fn neighbor(kind: u8, target: &str) -> Vec<u8> {
     let mut body = v6(target).octets().to_vec();
-    body.extend([1, 1, 2, 0, 0, 0, 0, 2]);
-    let mut message = icmp(135, 0, &body);
+    // Source link-layer address (1) or target link-layer address (2).
+    body.extend([kind - 134, 1, 2, 0, 0, 0, 0, 2]);
+    let mut message = icmp(kind, 0, &body);
     message[4..8].fill(0);
     message
 }

@@ -229,8 +229,11 @@ pub(super) fn icmp_errors() -> Vec<Case> {
 pub(super) fn owned_addresses() -> Vec<Case> {
     use Verdict::*;
     let plain = V4::default();
-    let arp_frame = |target: &str| frame(&[], ethertype::ARP, &arp(target));
-    let mut token_ring = arp(OURS);
+    let arp_of = |operation: u8, sender: &str, target: &str| {
+        frame(&[], ethertype::ARP, &arp(operation, sender, target))
+    };
+    let arp_frame = |target: &str| arp_of(1, PEER, target);
+    let mut token_ring = arp(1, PEER, OURS);
     token_ring[1] = 6;
     let solicit = |to: &str, target: &str| {
         ip_frame(&ipv6(
@@ -238,10 +241,19 @@ pub(super) fn owned_addresses() -> Vec<Case> {
             to,
             &[],
             protocol::ICMPV6,
-            &neighbor_solicitation(target),
+            &neighbor(135, target),
         ))
     };
-    let mut short = neighbor_solicitation(OURS6);
+    let advertise = |to: &str, target: &str| {
+        ip_frame(&ipv6(
+            PEER6,
+            to,
+            &[],
+            protocol::ICMPV6,
+            &neighbor(136, target),
+        ))
+    };
+    let mut short = neighbor(135, OURS6);
     short.truncate(20);
     vec![
         case("ARP for an address of ours", arp_frame(OURS), RedirectArp),
@@ -256,13 +268,48 @@ pub(super) fn owned_addresses() -> Vec<Case> {
             PassDenied,
         ),
         case(
+            "ARP reply to a probe for an address of ours",
+            arp_of(2, OURS, "0.0.0.0"),
+            RedirectArp,
+        ),
+        case(
+            "ARP announcement of an address of ours",
+            arp_of(1, OURS, OURS),
+            RedirectArp,
+        ),
+        case(
+            "ARP request in the name of an address of ours",
+            arp_of(1, OURS, HOST),
+            RedirectArp,
+        ),
+        case(
+            "ARP announcement of an address of the kernel's",
+            arp_of(1, HOST, HOST),
+            PassProtocol,
+        ),
+        case(
+            "ARP reply to a probe of the kernel's",
+            arp_of(2, HOST, "0.0.0.0"),
+            PassProtocol,
+        ),
+        case(
+            "ARP reply about a denied address",
+            arp_of(2, "10.1.0.66", "0.0.0.0"),
+            PassDenied,
+        ),
+        case(
+            "ARP for a denied address in the name of one of ours",
+            arp_of(1, OURS, "10.1.0.66"),
+            PassDenied,
+        ),
+        case(
             "ARP of another link",
             frame(&[], ethertype::ARP, &token_ring),
             PassProtocol,
         ),
         case(
             "ARP cut off",
-            frame(&[], ethertype::ARP, &arp(OURS)[..20]),
+            frame(&[], ethertype::ARP, &arp(1, PEER, OURS)[..20]),
             PassMalformed,
         ),
         case(
@@ -308,25 +355,39 @@ pub(super) fn owned_addresses() -> Vec<Case> {
         ),
         case(
             "advertisement sent to an address of ours",
-            ip_frame(&ipv6(
-                PEER6,
-                OURS6,
-                &[],
-                protocol::ICMPV6,
-                &icmp(136, 0, &[0; 16]),
-            )),
+            advertise(OURS6, PEER6),
             RedirectPrefix,
         ),
         case(
-            "advertisement to all nodes",
+            "advertisement of an address of ours to all nodes",
+            advertise("ff02::1", OURS6),
+            RedirectNeighbor,
+        ),
+        case(
+            "advertisement of an address of ours to its group",
+            advertise("ff02::1:ff00:5", OURS6),
+            PassUnmatched,
+        ),
+        case(
+            "advertisement of an address of the kernel's to all nodes",
+            advertise("ff02::1", HOST6),
+            PassUnmatched,
+        ),
+        case(
+            "advertisement of a denied address to all nodes",
+            advertise("ff02::1", "2001:db8:1::66"),
+            PassDenied,
+        ),
+        case(
+            "advertisement to all nodes cut off",
             ip_frame(&ipv6(
                 PEER6,
                 "ff02::1",
                 &[],
                 protocol::ICMPV6,
-                &icmp(136, 0, &[0; 16]),
+                &neighbor(136, OURS6)[..20],
             )),
-            PassUnmatched,
+            PassMalformed,
         ),
         case(
             "ping of an address of ours",
