@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 # rustup puts Cargo where a shell that was open before does not look.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz fmt lint doc deny install-deps
@@ -14,7 +14,7 @@ help: ## this list
 
 build: ## the service and loadgen, optimized, in target/release
 	@scripts/deps.sh build
-	cargo build --release --workspace --bins
+	cargo build --release --locked -p dataplane -p bench --bins
 
 demo: ## runs the service on a veth pair, loads it, prints latency histograms (bounded, cleans up)
 	@scripts/deps.sh build run
@@ -49,7 +49,7 @@ fmt: ## formats the Rust code
 lint: ## formatting and clippy, as CI has them
 	@scripts/deps.sh build
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 doc: ## the documentation of all crates, in target/doc
 	@scripts/deps.sh build

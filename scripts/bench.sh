@@ -5,12 +5,13 @@
 #   scripts/bench.sh [OPTION…]     options are bench-udp's: --rounds N, --duration S, --strict, …
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PATH:$HOME/.cargo/bin
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 
 echo "Building (release)…"
 cargo build --release --locked --workspace --bins --quiet
 bin=${CARGO_TARGET_DIR:-target}/release
 
+mkdir -p target/bench
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null; then

@@ -21,14 +21,14 @@ fi
 # Built as whoever runs this, so that target/ stays theirs; only the rest needs root.
 if [ "${1:-}" != --built ]; then
     echo "== Building (the first time takes some minutes)"
-    cargo build --release --bin dataplane --bin loadgen
+    cargo build --release --locked --bin dataplane --bin loadgen
     if [ "$(id -u)" != 0 ]; then
         if ! command -v sudo >/dev/null 2>&1; then
             echo "Network namespaces and AF_XDP need root, and there is no sudo. Run: make demo, as root" >&2
             exit 1
         fi
         echo "Network namespaces and AF_XDP need root:"
-        exec sudo env CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" DEMO_SECONDS="$seconds" "$0" --built
+        exec sudo env CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" DEMO_SECONDS="$seconds" "$PWD/scripts/demo.sh" --built
     fi
 fi
 binaries=${CARGO_TARGET_DIR:-target}

@@ -6,6 +6,8 @@
 # is 0 only when none failed. A skipped test says so with a line `skipped: NAME: REASON`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# After a plain `su`, Debian leaves ip, ethtool and tcpdump out of the path.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/dataplane-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
@@ -38,15 +40,15 @@ count() {
 me=$(id -un)
 status=0
 echo "== Tests of the workspace, as $me"
-cargo test --workspace --no-fail-fast -- --show-output 2>&1 </dev/null |
+cargo test --workspace --locked --no-fail-fast -- --show-output 2>&1 </dev/null |
     tee "$logs/workspace" | without_successes || status=$?
 count "$logs/workspace" "$me" || status=1
 
 if [ "$(id -u)" = 0 ]; then
     echo "== Tests of the service, as nobody"
-    # The binaries that were just built; Cargo prints one JSON object a line.
-    cargo test --workspace --no-run --message-format=json 2>/dev/null </dev/null |
-        sed -n 's/.*"package_id":"[^"]*\/dataplane#[^"]*".*"executable":"\([^"]*\)".*/\1/p' \
+    # The test binaries that were just built, and not the program; Cargo prints one JSON object a line.
+    cargo test --workspace --locked --no-run --message-format=json 2>/dev/null </dev/null |
+        sed -n 's/.*"package_id":"[^"]*\/dataplane#[^"]*".*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' \
             >"$logs/binaries" || true
     as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --)
     if [ ! -s "$logs/binaries" ]; then

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use config::Config;
 use dataplane::control::client::{Client, ClientError};
 use dataplane::service;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -123,13 +124,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { config } => service::run(&config.config)?,
-        Command::Check { config } => print!("{}", service::load(&config.config)?),
+        Command::Check { config } => print(&service::load(&config.config)?.to_string()),
         Command::Doctor { config, json } => {
             let diagnosis = service::doctor::diagnose(config.as_deref());
             if json {
                 print_json(&diagnosis);
             } else {
-                print!("{diagnosis}");
+                print(&diagnosis.to_string());
             }
             if !diagnosis.is_fit() {
                 return Err(Failure(
@@ -140,14 +141,18 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Info { ask } => {
             let info = ask.connect()?.info()?;
-            print_json(&info);
+            if ask.json {
+                print_json(&info);
+            } else {
+                print(&info.to_string());
+            }
         }
         Command::Stats { ask, verbose } => {
             let counters = ask.connect()?.stats()?;
             if ask.json {
                 print_json(&counters.json());
             } else {
-                print!("{}", counters.table(verbose));
+                print(&counters.table(verbose));
             }
         }
         Command::Latency { ask } => {
@@ -155,7 +160,7 @@ fn run(command: Command) -> Result<(), Failure> {
             if ask.json {
                 print_json(&report);
             } else {
-                print!("{}", report.table());
+                print(&report.table());
             }
         }
         Command::Reload { ask } => {
@@ -184,7 +189,7 @@ impl Ask {
         if self.json {
             print_json(&serde_json::json!({ "done": done }));
         } else {
-            println!("{done}");
+            print(&format!("{done}\n"));
         }
     }
 }
@@ -196,8 +201,14 @@ fn socket_of(file: &Path) -> Result<PathBuf, Failure> {
 
 fn print_json(value: &impl serde::Serialize) {
     let text = serde_json::to_string_pretty(value);
-    println!(
-        "{}",
-        text.expect("invariant: reports are maps with text keys")
-    );
+    let text = text.expect("invariant: reports are maps with text keys");
+    print(&format!("{text}\n"));
+}
+
+/// Prints what was asked for. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
 }

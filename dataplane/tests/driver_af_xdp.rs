@@ -477,6 +477,7 @@ fn interface_says_what_it_is() {
                 carrier: true,
                 rx_queues: 3,
                 tx_queues: 3,
+                strips_vlan_tags: true,
             }
         );
         ip("link set peer0 down");

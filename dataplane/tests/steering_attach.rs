@@ -253,7 +253,9 @@ fn packets_on_a_wire_get_their_verdicts_and_reach_the_kernel() {
                 scope,
                 port: 7,
             };
-            let host = Scope::Address("10.0.0.1".parse().expect("an address"));
+            let host = "10.0.0.1".parse().expect("an address");
+            steering.set_locals(&[host]).expect("there is room");
+            let host = Scope::Address(host);
             steering
                 .set_rules(&RuleSet {
                     ports: vec![port(host)],

@@ -94,6 +94,13 @@ impl Oracle<'_> {
 
     fn flow(&self, number: u8, local: (IpAddr, u16), remote: (IpAddr, u16)) -> Option<Verdict> {
         let tables = self.0;
+        let is_local = tables
+            .locals
+            .iter()
+            .any(|&address| IpAddr::from(address) == local.0);
+        if !is_local {
+            return None;
+        }
         if tables.exact.iter().any(|rule| {
             (IpAddr::from(rule.local), rule.local_port) == local
                 && (IpAddr::from(rule.remote), rule.remote_port) == remote
@@ -116,11 +123,7 @@ impl Oracle<'_> {
         } else {
             IpAddr::from([0_u8; 16])
         };
-        let is_local = tables
-            .locals
-            .iter()
-            .any(|&address| IpAddr::from(address) == local.0);
-        (is_local && on(any)).then_some(Verdict::RedirectPortAny)
+        on(any).then_some(Verdict::RedirectPortAny)
     }
 
     fn owned(&self, address: IpAddr) -> bool {

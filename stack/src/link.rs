@@ -61,3 +61,13 @@ pub enum NeighborUpdate {
         address: IpAddr,
     },
 }
+
+impl NeighborUpdate {
+    /// The neighbour.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        match *self {
+            Self::Set { address, mac: _ } | Self::Remove { address } => address,
+        }
+    }
+}

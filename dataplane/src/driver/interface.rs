@@ -231,7 +231,10 @@ impl Ask<'_> {
 
     /// Offloads that have a flag of old.
     fn offload_flags(&self) -> Option<u32> {
-        let mut value = EthtoolValue { cmd: ETHTOOL_GFLAGS, data: 0 };
+        let mut value = EthtoolValue {
+            cmd: ETHTOOL_GFLAGS,
+            data: 0,
+        };
         let mut request = self.request();
         request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
         self.ioctl(SIOCETHTOOL, &mut request).ok()?;

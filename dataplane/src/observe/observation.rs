@@ -3,7 +3,11 @@
 
 use crate::observe::{counters::Counters, latency::WorkerLatency};
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// What runs, where and how: everything that is not a count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -83,6 +87,8 @@ pub struct WorkerInfo {
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceInfo {
+    /// Its name in the configuration.
+    pub name: String,
     /// `udp` or `tcp`.
     pub protocol: String,
     /// The address it listens on; unspecified for any.
@@ -91,6 +97,8 @@ pub struct ServiceInfo {
     pub port: u16,
     /// What it does: `echo`, `discard`.
     pub application: String,
+    /// The workers that serve it.
+    pub workers: Vec<usize>,
 }
 
 /// One worker's histograms since it started.
@@ -123,5 +131,92 @@ impl Observation {
             all.merge(latency);
         }
         Some(all)
+    }
+}
+
+/// For people; `Serialize` is for machines.
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            version,
+            pid,
+            started_unix_s: _,
+            uptime_s,
+            config,
+            interface,
+            mode,
+            workers,
+            services,
+            notes,
+        } = self;
+        let config = config
+            .as_ref()
+            .map_or("-".into(), |path| path.display().to_string());
+        writeln!(
+            f,
+            "dataplane {version}, pid {pid}, up {uptime_s:.0} s, {config}"
+        )?;
+        let InterfaceInfo {
+            name,
+            index,
+            driver,
+            vlans,
+            mac,
+            mtu,
+            up,
+            addresses,
+            routes,
+            neighbors,
+        } = interface;
+        let driver = driver.as_deref().unwrap_or("unknown");
+        let carrier = if *up { "up" } else { "down" };
+        writeln!(
+            f,
+            "interface  {name} (index {index}, {driver}), {carrier}, {mac}, MTU {mtu}"
+        )?;
+        if !vlans.is_empty() {
+            writeln!(f, "vlans      {vlans:?}")?;
+        }
+        writeln!(f, "addresses  {}", addresses.join(" "))?;
+        writeln!(f, "tables     {routes} routes, {neighbors} neighbours")?;
+        let ModeInfo {
+            requested,
+            obtained,
+            attached,
+        } = mode;
+        writeln!(
+            f,
+            "mode       {obtained} (asked for {requested}), program attached {attached}"
+        )?;
+        for WorkerInfo {
+            worker,
+            core,
+            queues,
+            alive,
+        } in workers
+        {
+            let core = core.map_or("any core".into(), |core| format!("core {core}"));
+            let state = if *alive { "" } else { ", dead" };
+            writeln!(f, "worker {worker}   {core}, queues {queues:?}{state}")?;
+        }
+        for service in services {
+            let ServiceInfo {
+                name,
+                protocol,
+                address,
+                port,
+                application,
+                workers,
+            } = service;
+            let local = SocketAddr::new(*address, *port);
+            writeln!(
+                f,
+                "service    {name}: {application} on {protocol} {local}, workers {workers:?}"
+            )?;
+        }
+        for note in notes {
+            writeln!(f, "note       {note}")?;
+        }
+        Ok(())
     }
 }

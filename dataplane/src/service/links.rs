@@ -62,8 +62,9 @@ fn broadcast(address: IpAddr, prefix_len: u8) -> Option<Ipv4Addr> {
     }
 }
 
-/// Everything that is ours, and what stays with the kernel.
-pub(super) fn rules(config: &Config) -> RuleSet {
+/// Everything that is ours, and what stays with the kernel. An address that a service should own but
+/// the kernel has is the kernel's.
+pub(super) fn rules(config: &Config, link: &LinkState) -> RuleSet {
     let deny = config.steering.deny.iter().map(|deny| DenyRule {
         protocol: Some(match deny.protocol {
             DenyProtocol::Tcp => Protocol::Tcp.number(),
@@ -86,11 +87,11 @@ pub(super) fn rules(config: &Config) -> RuleSet {
             .flat_map(|local| scopes(*local, service.v6only))
             .map(rule)
     });
-    let prefixes = config
-        .services
+    let owned = link
+        .addresses
         .iter()
-        .flat_map(|service| &service.own_addresses);
-    let whole = |own: &Cidr| Prefix {
+        .filter(|local| local.owner == AddressOwner::Stack);
+    let whole = |own: &LocalAddress| Prefix {
         address: own.address,
         len: if own.address.is_ipv4() { 32 } else { 128 },
     };
@@ -98,7 +99,7 @@ pub(super) fn rules(config: &Config) -> RuleSet {
         deny: deny.collect(),
         exact: Vec::new(),
         ports: ports.collect(),
-        prefixes: prefixes.map(whole).collect(),
+        prefixes: owned.map(whole).collect(),
     }
 }
 
@@ -112,6 +113,23 @@ fn scopes(local: SocketAddr, v6only: bool) -> Vec<(Scope, u16)> {
         address => vec![Scope::Address(address)],
     };
     scopes.into_iter().map(|scope| (scope, port)).collect()
+}
+
+/// What both sets take: safe while listeners of the one are closed and of the other not bound yet.
+/// What either leaves to the kernel stays there.
+pub(super) fn common(old: &RuleSet, new: &RuleSet) -> RuleSet {
+    fn both<T: Clone + PartialEq>(old: &[T], new: &[T]) -> Vec<T> {
+        old.iter()
+            .filter(|rule| new.contains(rule))
+            .cloned()
+            .collect()
+    }
+    RuleSet {
+        deny: old.deny.iter().chain(&new.deny).copied().collect(),
+        exact: both(&old.exact, &new.exact),
+        ports: both(&old.ports, &new.ports),
+        prefixes: both(&old.prefixes, &new.prefixes),
+    }
 }
 
 /// The addresses for which rules for any address hold.
@@ -136,7 +154,7 @@ mod tests {
              [[service]]\nname = \"b\"\napplication = \"discard\"\nprotocol = \"udp\"\n\
              listen = [\"[::]:9\", \"0.0.0.0:9\"]\nv6only = true\n",
         );
-        let rules = rules(&config);
+        let rules = rules(&config, &LinkState::default());
         let ports: Vec<_> = rules
             .ports
             .iter()
@@ -181,7 +199,7 @@ mod tests {
                 .lookup_ip("2001:db8::1".parse().expect("an address"))
                 .is_some()
         );
-        let prefixes: Vec<_> = rules(&config)
+        let prefixes: Vec<_> = rules(&config, &link)
             .prefixes
             .iter()
             .map(|prefix| prefix.len)

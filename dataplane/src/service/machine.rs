@@ -4,6 +4,7 @@ use super::ServiceError;
 use crate::control::netlink::{MirrorConfig, snapshot};
 use crate::driver::{DriverError, Interface};
 use config::{Cidr, Config, InterfaceFacts, Machine};
+use std::sync::OnceLock;
 
 /// Looks at cores and interface. An interface that does not exist is an error; privileges are not
 /// needed.
@@ -32,11 +33,17 @@ pub fn look(config: &Config) -> Result<Machine, ServiceError> {
     })
 }
 
-/// The cores this process may run on.
+/// The cores this process may run on, as it was when first asked: before the control thread, whose
+/// own mask the kernel would answer with, was moved off the workers' cores.
 #[must_use]
 pub fn cores() -> Vec<usize> {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    ids.into_iter().map(|core| core.id).collect()
+    static AT_START: OnceLock<Vec<usize>> = OnceLock::new();
+    AT_START
+        .get_or_init(|| {
+            let ids = core_affinity::get_core_ids().unwrap_or_default();
+            ids.into_iter().map(|core| core.id).collect()
+        })
+        .clone()
 }
 
 pub(super) fn mirror_config(config: &Config) -> MirrorConfig {

@@ -1,5 +1,6 @@
 //! Gathers everything there is to know about the running service.
 
+use super::bring_up;
 use super::operate::Service;
 use crate::observe::counters::{Counters, Group, WorkerCounters as WorkerGroups};
 use crate::observe::observation::{
@@ -141,20 +142,19 @@ impl Service {
     }
 
     fn services(&self) -> Vec<ServiceInfo> {
-        let info = |service: &config::Service| {
-            let (protocol, application) = (service.protocol, service.application);
-            service
-                .listen
-                .clone()
-                .into_iter()
-                .map(move |local| ServiceInfo {
-                    protocol: protocol.to_string(),
-                    address: local.ip(),
-                    port: local.port(),
-                    application: application.to_string(),
-                })
-        };
-        self.config.services.iter().flat_map(info).collect()
+        let served_by = bring_up::served_by(&self.config, self.workers.len());
+        let mut services = Vec::new();
+        for (service, workers) in self.config.services.iter().zip(served_by) {
+            services.extend(service.listen.iter().map(|local| ServiceInfo {
+                name: service.name.clone(),
+                protocol: service.protocol.to_string(),
+                address: local.ip(),
+                port: local.port(),
+                application: service.application.to_string(),
+                workers: workers.clone(),
+            }));
+        }
+        services
     }
 
     /// What the counters mean for the operator, where they mean that something is to be done.

@@ -11,11 +11,12 @@ use crate::control::signals::{SignalEvent, Signals};
 use crate::driver::{AttachMode, Interface};
 use crate::observe::hgrm;
 use crate::observe::report::LatencyReport;
-use crate::steering::{Steering, SteeringConfig};
+use crate::steering::{RuleSet, Steering, SteeringConfig, SteeringError};
 use crate::worker::command::{Command, Request};
 use config::Config;
 use stack::link::{LinkState, NeighborUpdate};
 use std::collections::HashSet;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(super) struct Service {
     pub(super) path: PathBuf,
     pub(super) interface: Interface,
     pub(super) steering: Steering,
+    /// The rules in force.
+    pub(super) rules: RuleSet,
     pub(super) workers: Vec<WorkerHandle>,
     pub(super) mirror: MirrorHandle,
     pub(super) link: LinkState,
@@ -38,6 +41,8 @@ pub(super) struct Service {
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) cost: observing::Cost,
+    /// Packets were ours at some time: there is something to report.
+    served: bool,
     _memberships: Memberships,
 }
 
@@ -56,7 +61,10 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         vlan: config.interface.vlan.clone(),
         ..SteeringConfig::default()
     })?;
-    let interface = machine::wait_for_carrier(&config).await?;
+    let interface = tokio::select! {
+        interface = machine::wait_for_carrier(&config) => interface?,
+        _ = signals.next() => return Ok(()),
+    };
     if let Some(finding) = doctor::stripped_vlan_tags(&config, &interface) {
         return Err(ServiceError::Lost(finding));
     }
@@ -72,7 +80,6 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         .flat_map(|service| service.own_addresses.iter().map(|own| own.address))
         .collect();
     let memberships = Memberships::join(interface.index, &own)?;
-    steering.set_rules(&links::rules(&config))?;
     opened.register(&mut steering)?;
     let attached = opened.attempt.attach;
     let notify = Arc::new(Notify::new());
@@ -88,6 +95,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         path: path.to_owned(),
         interface,
         steering,
+        rules: RuleSet::default(),
         workers,
         mirror: mirror_handle,
         link: LinkState::default(),
@@ -97,56 +105,15 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         started: Instant::now(),
         started_at: SystemTime::now(),
         cost: observing::Cost::default(),
+        served: false,
         _memberships: memberships,
     };
 
-    // The link has to be known before the first packet comes.
-    tokio::select! {
-        event = events.recv() => service.mirrored(event)?,
-        ended = &mut follow => return Err(mirror_ended(ended)),
-    }
-    service.settle().await;
-    service.steering.set_enabled(true)?;
-
-    let (handle, mut asked) = calls();
-    let serve = Server::bind(&service.config.control.socket)?.serve(handle.clone());
-    tokio::pin!(serve);
-    let metrics = service.metrics(handle).await?;
-    tokio::pin!(metrics);
-    service.announce_ready();
-
-    let mut tick = tokio::time::interval(TICK);
-    let outcome = loop {
-        let step = tokio::select! {
-            signal = signals.next() => match signal {
-                SignalEvent::Drain | SignalEvent::Abort => break Ok(()),
-                SignalEvent::Report => { service.report().await; Ok(()) }
-                SignalEvent::Reload => { service.reload_and_log().await; Ok(()) }
-            },
-            event = events.recv() => service.mirrored(event),
-            () = notify.notified() => service.hear_workers(),
-            Some(call) = asked.recv() => match call {
-                Call::Observe(answer) => {
-                    let observation = service.observe().await;
-                    let _ = answer.send(observation);
-                    Ok(())
-                }
-                Call::Reload(answer) => {
-                    let _ = answer.send(service.reload().await);
-                    Ok(())
-                }
-                Call::Stop(answer) => { let _ = answer.send(()); break Ok(()) }
-            },
-            _ = tick.tick() => service.look_after(),
-            ended = &mut follow => Err(mirror_ended(ended)),
-            () = &mut serve => Ok(()),
-            () = &mut metrics => Ok(()),
-        };
-        if let Err(error) = step {
-            break Err(error);
-        }
+    let outcome = tokio::select! {
+        outcome = service.serve(&mut events, &notify, &mut signals) => outcome,
+        ended = &mut follow => Err(mirror_ended(ended)),
     };
-    service.shut_down().await;
+    service.shut_down(&mut signals).await;
     outcome
 }
 
@@ -175,6 +142,66 @@ fn leave_cores_to(workers: &[WorkerHandle]) {
 }
 
 impl Service {
+    /// Takes over the interface and serves until told to stop.
+    async fn serve(
+        &mut self,
+        events: &mut mpsc::Receiver<MirrorEvent>,
+        notify: &Notify,
+        signals: &mut Signals,
+    ) -> Result<(), ServiceError> {
+        // The link has to be known, and sockets bound, before the first packet comes.
+        let event = events.recv().await;
+        self.mirrored(event)?;
+        self.settle().await;
+        // Whatever can fail fails before the first packet is taken from the kernel.
+        let (handle, mut asked) = calls();
+        let serve = Server::bind(&self.config.control.socket)?.serve(handle.clone());
+        tokio::pin!(serve);
+        let metrics = self.metrics(handle).await?;
+        tokio::pin!(metrics);
+        self.steering.set_enabled(true)?;
+        self.served = true;
+        self.announce_ready();
+
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    SignalEvent::Drain | SignalEvent::Abort => return Ok(()),
+                    SignalEvent::Report => self.report().await,
+                    SignalEvent::Reload => self.reload_and_log().await,
+                },
+                event = events.recv() => self.mirrored(event)?,
+                () = notify.notified() => self.hear_workers()?,
+                Some(call) = asked.recv() => match call {
+                    Call::Observe(answer) => {
+                        let observation = self.observe().await;
+                        let _ = answer.send(observation);
+                    }
+                    Call::Reload(answer) => {
+                        let _ = answer.send(self.reload().await);
+                    }
+                    Call::Stop(answer) => {
+                        let _ = answer.send(());
+                        return Ok(());
+                    }
+                },
+                _ = tick.tick() => self.look_after()?,
+                () = &mut serve => {}
+                () = &mut metrics => {}
+            }
+        }
+    }
+
+    /// Takes over new rules, if they are new.
+    pub(super) fn steer(&mut self, rules: RuleSet) -> Result<(), SteeringError> {
+        if rules != self.rules {
+            self.steering.set_rules(&rules)?;
+            self.rules = rules;
+        }
+        Ok(())
+    }
+
     fn announce_ready(&self) {
         let report = &self.workers[0].report;
         for worker in &self.workers {
@@ -184,6 +211,13 @@ impl Service {
                 worker.core,
                 worker.report.queues
             );
+        }
+        for service in &self.config.services {
+            let (name, application, protocol) =
+                (&service.name, service.application, service.protocol);
+            for local in &service.listen {
+                tracing::info!("service {name}: {application} on {protocol} {local}");
+            }
         }
         tracing::info!(
             "ready: {} ({}) in {} mode, huge pages {}, {} services",
@@ -224,6 +258,7 @@ impl Service {
             Some(MirrorEvent::Link(link)) => {
                 self.link = links::with_own_addresses(link, &self.config);
                 self.steering.set_locals(&links::locals(&self.link))?;
+                self.steer(links::rules(&self.config, &self.link))?;
                 for worker in &mut self.workers {
                     worker.tell(Command::Link(Box::new(self.link.clone())));
                 }
@@ -289,12 +324,24 @@ impl Service {
     }
 
     fn print(&self, observation: &crate::observe::observation::Observation) {
+        let report = LatencyReport::new(observation);
+        let counters = observation.counters.table(false);
+        let text = if self.config.latency.enabled {
+            format!("{}\n{counters}\n", report.table())
+        } else {
+            format!("{counters}\n")
+        };
+        // Whoever read our output may have gone; that is no reason to go, too.
+        let mut stdout = std::io::stdout().lock();
+        if let Err(error) = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            tracing::warn!("the report could not be printed: {error}");
+        }
         if !self.config.latency.enabled {
-            println!("{}", observation.counters.table(false));
             return;
         }
-        let report = LatencyReport::new(observation);
-        println!("{}\n{}", report.table(), observation.counters.table(false));
         let Some(directory) = &self.config.latency.directory else {
             return;
         };
@@ -315,36 +362,72 @@ impl Service {
         }
     }
 
-    /// Gives the interface back and ends the workers; what is in the rings gets through first.
-    async fn shut_down(mut self) {
+    /// Gives the interface back and ends the workers; what is in the rings gets through first,
+    /// unless a second signal says that there is no time for that.
+    async fn shut_down(mut self, signals: &mut Signals) {
         tracing::info!("draining");
         if let Err(error) = self.steering.set_enabled(false) {
             tracing::error!("steering could not be switched off: {error}");
             self.steering.detach();
         }
+        tokio::select! {
+            () = self.end_workers() => {}
+            () = aborted(signals) => {
+                tracing::warn!("told to end at once");
+                self.steering.detach();
+                return;
+            }
+        }
+        self.steering.detach();
+        if self.served {
+            self.print(&self.observed());
+        }
+    }
+
+    async fn end_workers(&mut self) {
         tokio::time::sleep(DRAIN).await;
-        for worker in &mut self.workers {
+        for worker in &self.workers {
             worker.commander.stop();
+        }
+        for worker in &mut self.workers {
+            while worker
+                .thread
+                .as_ref()
+                .is_some_and(|thread| !thread.is_finished())
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             match worker.thread.take().map(JoinHandle::join) {
                 Some(Ok((counters, latency))) => worker.collector.finish(&counters, &latency),
                 Some(Err(_)) => tracing::error!("worker {} panicked", worker.index),
                 None => {}
             }
         }
-        let observation = self.observed();
-        self.steering.detach();
-        self.print(&observation);
     }
+}
+
+/// Whether `later` makes `earlier` pointless.
+fn replaces(later: &Command, earlier: &Command) -> bool {
+    match (later, earlier) {
+        (Command::Link(_), Command::Link(_))
+        | (Command::Services { .. }, Command::Services { .. }) => true,
+        (Command::Neighbor(later), Command::Neighbor(earlier)) => {
+            later.address() == earlier.address()
+        }
+        _ => false,
+    }
+}
+
+/// Ends when a second SIGINT or SIGTERM comes.
+async fn aborted(signals: &mut Signals) {
+    while !matches!(signals.next().await, SignalEvent::Abort) {}
 }
 
 impl WorkerHandle {
     /// Sends a command, now or when there is room; commands stay in order.
     pub(super) fn tell(&mut self, command: Command) {
-        if let Command::Link(_) = command {
-            // Only the latest link matters.
-            self.backlog
-                .retain(|waiting| !matches!(waiting, Command::Link(_)));
-        }
+        // Only the latest word on a thing matters, so the backlog is no longer than there are things.
+        self.backlog.retain(|waiting| !replaces(&command, waiting));
         self.backlog.push_back(command);
         self.flush_backlog();
     }

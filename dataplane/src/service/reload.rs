@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 impl Service {
     /// Reads the file again and takes over what can change while running: services, the deny list,
-    /// where latency reports go. Says what changed, once it is in force; what needs a restart is refused, whole.
+    /// where latency reports go. Says what changed, once it is in force; what needs a restart is
+    /// refused, whole.
     pub(super) async fn reload(&mut self) -> Result<String, String> {
         let new = super::load(&self.path).map_err(|error| error.to_string())?;
         let fixed = needs_restart(&self.config, &new);
@@ -28,8 +29,12 @@ impl Service {
         if changed.is_empty() {
             return Ok("nothing changed".into());
         }
+        // Nothing is steered to us at any time without a socket behind it: first only what both
+        // configurations have, then the sockets change, then the rest is taken.
+        let rules = links::rules(&new, &self.link);
+        let common = links::common(&self.rules, &rules);
         self.steering
-            .set_rules(&links::rules(&new))
+            .set_rules(&common)
             .map_err(|error| error.to_string())?;
         let count = self.workers.len();
         let served_by = Arc::new(bring_up::served_by(&new, count));
@@ -41,8 +46,10 @@ impl Service {
             });
         }
         self.config = new;
-        // Whoever asked may rely on it at once.
         self.settle().await;
+        self.rules = common;
+        self.steer(rules)
+            .map_err(|error| format!("taken over, but new ports stay with the kernel: {error}"))?;
         Ok(format!("{} taken over", changed.join(", ")))
     }
 }

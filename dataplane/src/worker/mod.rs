@@ -25,7 +25,7 @@ use stack::udp::UdpSocketId;
 use stack::{Origin, Stack};
 
 /// What a worker counts, as the control plane sees it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct WorkerCounters {
     /// Why packets were dropped.
     pub drops: DropCounters,
@@ -35,6 +35,29 @@ pub struct WorkerCounters {
     pub turns: TurnCounters,
     /// What the driver's queues say, as of the last question.
     pub queues: Vec<crate::driver::QueueStatistics>,
+}
+
+impl Clone for WorkerCounters {
+    fn clone(&self) -> Self {
+        let mut clone = Self::default();
+        clone.clone_from(self);
+        clone
+    }
+
+    /// Allocates only if `source` has more queues than there was ever room for: workers publish
+    /// into a buffer that is used again and again.
+    fn clone_from(&mut self, source: &Self) {
+        let Self {
+            drops,
+            events,
+            turns,
+            queues,
+        } = source;
+        self.drops.clone_from(drops);
+        self.events.clone_from(events);
+        self.turns = *turns;
+        self.queues.clone_from(queues);
+    }
 }
 
 /// What the loop did.
@@ -156,7 +179,8 @@ impl<D: Driver> Worker<D> {
             if self.commands.stopping() {
                 // What is in the rings gets through, but nobody can keep us from ending.
                 turns_left -= 1;
-                if !busy || turns_left == 0 {
+                let done = !busy && self.stack.egress_len() == 0;
+                if done || turns_left == 0 {
                     break;
                 }
             }
@@ -179,16 +203,20 @@ impl<D: Driver> Worker<D> {
     /// One turn of the loop; says whether there was anything to do.
     #[inline]
     pub fn turn(&mut self) -> bool {
-        let taken = clock::now_ns();
-        let now = Instant::from_nanos(taken);
-        let received = self.driver.rx(&mut self.batch, taken); // frames leave the RX rings
-        let handed = self.ingest(now); // parse, demultiplex, UDP
+        let begun = clock::now_ns();
+        let now = Instant::from_nanos(begun);
+        let carried = self.stack.egress_len(); // what found no room in the last turn
+        let delivered_before = self.stack.events().get(Event::UdpRx);
+        let received = self.driver.rx(&mut self.batch, begun); // frames leave the RX rings
+        let taken = self.clock_if(received > 0, begun);
+        let handed = self.ingest(now, taken); // parse, demultiplex, UDP
         self.stack.expire(&mut self.driver, now); // timers that are due
         let delivered = self.clock_if(received + handed > 0, taken);
         let answers = self.serve(now); // the applications
         let answered = self.clock_if(answers > 0, delivered);
+        let deliveries = self.stack.events().get(Event::UdpRx) - delivered_before;
         self.record_input(
-            received,
+            deliveries,
             answers,
             Clocked {
                 taken,
@@ -196,7 +224,7 @@ impl<D: Driver> Worker<D> {
                 answered,
             },
         );
-        let sent = self.egress(answered); // packets into TX frames
+        let sent = self.egress(carried, answered); // packets into TX frames
         self.driver.flush(); // one kick, and only if the kernel asks for it
         let told = self.talk(now); // the control plane and the other workers
         self.counters.turns.turns += 1;
@@ -207,7 +235,7 @@ impl<D: Driver> Worker<D> {
     /// Gives the stack what was received here and what other workers handed over. Returns how many
     /// the latter were.
     #[inline]
-    fn ingest(&mut self, now: Instant) -> usize {
+    fn ingest(&mut self, now: Instant, taken: u64) -> usize {
         let Self {
             driver,
             stack,
@@ -216,14 +244,17 @@ impl<D: Driver> Worker<D> {
             options,
             ..
         } = self;
-        for frame in batch.drain() {
+        for mut frame in batch.drain() {
             if options.latency {
-                let Stamps {
+                // The driver knows when the turn began. Where it polls the NIC itself, packets came
+                // after that.
+                let arrival_ns = frame.stamps().arrival_ns;
+                frame.set_stamps(Stamps {
                     arrival_ns,
-                    taken_ns,
-                } = frame.stamps();
+                    taken_ns: taken,
+                });
                 if arrival_ns != 0 {
-                    latency.record(Stage::ArrivalToTaken, taken_ns.saturating_sub(arrival_ns));
+                    latency.record(Stage::ArrivalToTaken, taken.saturating_sub(arrival_ns));
                 }
             }
             stack.ingest(driver, frame, Origin::Ring, now);
@@ -251,9 +282,10 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Hands what the stack has to send to the driver. The TX ring is where a packet's journey ends
-    /// as far as we time it.
+    /// as far as we time it. The first `carried` were answered in an earlier turn: their last stage
+    /// cannot be told from here, their whole journey can.
     #[inline]
-    fn egress(&mut self, answered: u64) -> usize {
+    fn egress(&mut self, carried: usize, answered: u64) -> usize {
         let Self {
             driver,
             stack,
@@ -283,12 +315,11 @@ impl<D: Driver> Worker<D> {
         });
         if !journeys.is_empty() {
             let now = clock::now_ns();
-            let count = journeys.len() as u64;
-            latency.record_n(
-                Stage::AnsweredToTransmitted,
-                now.saturating_sub(answered),
-                count,
-            );
+            let count = journeys.len().saturating_sub(carried) as u64;
+            if count > 0 {
+                let ns = now.saturating_sub(answered);
+                latency.record_n(Stage::AnsweredToTransmitted, ns, count);
+            }
             for begun in journeys.drain(..) {
                 latency.record(Stage::Whole, now.saturating_sub(begun));
             }
@@ -308,7 +339,7 @@ impl<D: Driver> Worker<D> {
 
     /// The stages that a batch passes as one.
     #[inline]
-    fn record_input(&mut self, received: usize, answers: u64, clocked: Clocked) {
+    fn record_input(&mut self, deliveries: u64, answers: u64, clocked: Clocked) {
         if !self.options.latency {
             return;
         }
@@ -317,10 +348,10 @@ impl<D: Driver> Worker<D> {
             delivered,
             answered,
         } = clocked;
-        if received > 0 {
+        if deliveries > 0 {
             let ns = delivered.saturating_sub(taken);
             self.latency
-                .record_n(Stage::TakenToDelivered, ns, received as u64);
+                .record_n(Stage::TakenToDelivered, ns, deliveries);
         }
         if answers > 0 {
             let ns = answered.saturating_sub(delivered);
@@ -374,8 +405,12 @@ impl<D: Driver> Worker<D> {
             listeners,
             ..
         } = self;
+        // A service's number changes when others come and go; that is no reason to close it.
+        let same = |listener: &Listener, bind: &ServiceBind| {
+            listener.bind.bind == bind.bind && listener.bind.application == bind.application
+        };
         listeners.retain(|listener| {
-            let stays = binds.contains(&listener.bind);
+            let stays = binds.iter().any(|bind| same(listener, bind));
             if !stays {
                 stack.udp_close(driver, listener.socket);
             }
@@ -383,7 +418,7 @@ impl<D: Driver> Worker<D> {
         });
         self.stack.udp_unbind_elsewhere();
         for bind in binds {
-            let known = self.listeners.iter().any(|listener| listener.bind == *bind);
+            let known = self.listeners.iter().any(|listener| same(listener, bind));
             if known {
                 continue;
             }
