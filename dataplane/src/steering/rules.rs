@@ -28,7 +28,7 @@ impl Protocol {
 /// The local address of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// This one.
+    /// This one, while this host has it.
     Address(IpAddr),
     /// Any IPv4 address of this host. A dual-stack socket needs this and [`AnyV6`](Self::AnyV6).
     AnyV4,
@@ -74,7 +74,7 @@ pub struct PortRule {
 pub struct ExactRule {
     /// The protocol.
     pub protocol: Protocol,
-    /// Our end.
+    /// Our end; the rule holds while this host has the address.
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,

@@ -9,7 +9,7 @@ use crate::verdict::Verdict;
 ///
 /// In this order: the kill switch, the VLAN tags, and then for the packet's local and remote
 /// endpoint the deny list, the exact table, the port table with the packet's address and with "any
-/// address", the prefixes. Whatever no table claims, and whatever cannot be understood, is the
+/// address", the prefixes; single flows only while this host has their address. Whatever no table claims, and whatever cannot be understood, is the
 /// kernel's.
 #[inline(always)]
 pub fn steer<P: Packet + ?Sized, T: Tables + ?Sized>(packet: &P, tables: &T) -> Verdict {
@@ -383,9 +383,21 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
         }
     }
 
-    /// The first table that has this flow.
+    /// The first table that has this flow, while this host has its local address: an address that
+    /// moved to another host leaves its rules behind, and where this host routes to it, the flow is
+    /// in transit. The address is asked for only where a rule fits.
     #[inline(always)]
     fn table_of(&self, flow: &ExactKey) -> Verdict {
+        let verdict = self.packet.settle(self.rule_of(flow));
+        if verdict.redirects() && !self.tables.local(&flow.local) {
+            return Verdict::PassUnmatched;
+        }
+        verdict
+    }
+
+    /// The first table that has a rule for this flow.
+    #[inline(always)]
+    fn rule_of(&self, flow: &ExactKey) -> Verdict {
         if self.has(flag::EXACT) && self.tables.exact(flow) {
             return Verdict::RedirectExact;
         }
@@ -399,8 +411,7 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
         }
         if self.has(flag::PORTS_ANY) {
             key.address = flow.local.any();
-            // "Any address" means any of this host's: a router's transit traffic is not ours.
-            if self.tables.port(&key) && self.tables.local(&flow.local) {
+            if self.tables.port(&key) {
                 return Verdict::RedirectPortAny;
             }
         }

@@ -238,8 +238,16 @@ pub(crate) fn tables() -> MemoryTables {
         local("::", 9, protocol::UDP),
         local("0.0.0.0", 80, protocol::TCP),
         local("::", 81, protocol::TCP),
+        // On addresses that this host had once.
+        local("10.0.0.77", 7, protocol::UDP),
+        local("2001:db8::77", 7, protocol::UDP),
     ]);
-    for (at, from) in [("10.0.0.1", "10.0.0.9"), ("2001:db8::1", "2001:db8::9")] {
+    for (at, from) in [
+        ("10.0.0.1", "10.0.0.9"),
+        ("10.0.0.77", "10.0.0.9"),
+        ("2001:db8::1", "2001:db8::9"),
+        ("2001:db8::77", "2001:db8::9"),
+    ] {
         tables.exact.insert(ExactKey {
             local: address(at),
             remote: address(from),

@@ -135,6 +135,16 @@ pub(super) fn icmp_errors() -> Vec<Case> {
             PassUnmatched,
         ),
         case(
+            "error for an address that moved away",
+            four(
+                3,
+                4,
+                "10.0.0.77",
+                &ipv4("10.0.0.77", PEER, protocol::UDP, &plain, &udp(7, 5000)),
+            ),
+            PassUnmatched,
+        ),
+        case(
             "error about what we received",
             four(3, 4, HOST, &udp4(HOST, 7)),
             PassUnmatched,

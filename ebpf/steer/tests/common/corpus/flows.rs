@@ -37,6 +37,26 @@ pub(super) fn rules() -> Vec<Case> {
             PassUnmatched,
         ),
         case(
+            "port on an address that moved away, IPv4",
+            ip_frame(&udp4("10.0.0.77", 7)),
+            PassUnmatched,
+        ),
+        case(
+            "port on an address that moved away, IPv6",
+            ip_frame(&udp6("2001:db8::77", 7)),
+            PassUnmatched,
+        ),
+        case(
+            "exact, of an address that moved away, IPv4",
+            ip_frame(&tcp4("10.0.0.77", 8080)),
+            PassUnmatched,
+        ),
+        case(
+            "exact, of an address that moved away, IPv6",
+            ip_frame(&tcp6("2001:db8::77", 8080)),
+            PassUnmatched,
+        ),
+        case(
             "any address, IPv4",
             ip_frame(&udp4("10.0.0.2", 9)),
             RedirectPortAny,
