@@ -155,8 +155,8 @@ impl Service {
         self.settle().await;
         // Whatever can fail fails before the first packet is taken from the kernel.
         let (handle, mut asked) = calls();
-        let serve = Server::bind(&self.config.control.socket)?.serve(handle.clone());
-        tokio::pin!(serve);
+        // A task of its own, which ends with the runtime: `stop` is answered while the service drains.
+        tokio::spawn(Server::bind(&self.config.control.socket)?.serve(handle.clone()));
         let metrics = self.metrics(handle).await?;
         tokio::pin!(metrics);
         self.steering.set_enabled(true)?;
@@ -187,7 +187,6 @@ impl Service {
                     }
                 },
                 _ = tick.tick() => self.look_after()?,
-                () = &mut serve => {}
                 () = &mut metrics => {}
             }
         }
