@@ -1,0 +1,34 @@
+//! The running service on the real kernel: it in one network namespace, its peer in another, a veth
+//! pair between them. Every test makes its own and leaves nothing behind.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `answers` | echo and discard to every kind of client and listener |
+//! | `beside_the_kernel` | what is not a service's stays the kernel's |
+//! | `own_addresses` | addresses the kernel does not have: ARP, NDP, ping, fragments |
+//! | `workers` | two workers on two queues, and packets on the wrong one |
+//! | `changes` | links, addresses and neighbours that change while it runs |
+//! | `life` | restarts, `kill -9`, SIGTERM |
+//! | `wire` | tcpdump finds no fault |
+//! | `operating` | signals, reload, `dataplane info`, `stats`, `latency`, `stop` |
+//! | `offloads` | incomplete checksums, modes |
+//! | `refusals` | bad configurations, missing privileges, queues and programs of others |
+//! | `vlan` | tagged packets |
+//!
+//! All of them need root, and are skipped by name without it.
+
+#[path = "../driver_support/mod.rs"]
+mod driver_support;
+mod support;
+
+mod answers;
+mod beside_the_kernel;
+mod changes;
+mod life;
+mod offloads;
+mod operating;
+mod own_addresses;
+mod refusals;
+mod vlan;
+mod wire;
+mod workers;
