@@ -288,7 +288,7 @@ fn limits(mut section: Section<'_, '_, '_>) -> Limits {
     let limits = Limits {
         neighbors: section.number("neighbors", 16..=65_536, default.neighbors),
         routes: section.number("routes", 16..=65_536, default.routes),
-        udp_sockets: section.number("udp_sockets", 1..=65_536, default.udp_sockets),
+        udp_sockets: section.number("udp_sockets", 1..=65_534, default.udp_sockets),
         udp_queue: section.number("udp_queue", 1..=65_536, default.udp_queue),
         egress_queue: section.number("egress_queue", 64..=65_536, default.egress_queue),
     };

@@ -45,6 +45,13 @@ fn rings(config: &Config, findings: &mut Findings) {
         );
         findings.add(source, "rings.fill", fill, message);
     }
+    if findings.sound(&["rings.tx", "rings.completion"]) && completion < tx {
+        let place = source.place("rings.tx");
+        let message = format!(
+            "must be at least rings.tx = {tx} ({place}): every packet sent comes back through it"
+        );
+        findings.add(source, "rings.completion", completion, message);
+    }
     for (key, depth) in [("rings.rx", rx), ("rings.tx", tx)] {
         if findings.sound(&[key, "workers.batch"]) && batch > depth {
             let place = source.place(key);

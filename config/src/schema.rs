@@ -210,7 +210,7 @@ words! {
 
 /// `[rings]`: AF_XDP rings and packet memory, for each queue.
 ///
-/// Relations: every ring is a power of two; `fill >= rx`; `rx >= workers.batch` and
+/// Relations: every ring is a power of two; `fill >= rx`; `completion >= tx`; `rx >= workers.batch` and
 /// `tx >= workers.batch`; and [`Rings::frames_needed`] frames at least, so that no ring can starve
 /// another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -222,7 +222,8 @@ pub struct Rings {
     /// Fill ring (empty frames for the NIC), a power of two from 64 to 32768, at least `rx`.
     /// Default: twice `rx`.
     pub fill: u32,
-    /// Completion ring (frames the NIC has sent), a power of two from 64 to 32768. Default: `tx`.
+    /// Completion ring (frames the NIC has sent), a power of two from 64 to 32768, at least `tx`.
+    /// Default: `tx`.
     pub completion: u32,
     /// Frames of packet memory for each queue, up to 262144. Default: what the rings need, rounded
     /// up to 1024 (whole 2 MiB pages).
@@ -475,7 +476,7 @@ pub struct Limits {
     pub neighbors: usize,
     /// Routes, 16 to 65536. Default: 1024.
     pub routes: usize,
-    /// UDP sockets, 1 to 65536. Default: 1024.
+    /// UDP sockets, 1 to 65534. Default: 1024.
     pub udp_sockets: usize,
     /// Received datagrams that wait in one UDP socket, 1 to 65536. Default: 512.
     pub udp_queue: usize,

@@ -216,7 +216,7 @@ fn numbers() {
         ("reassembly", "timeout_s", 1, 120),
         ("limits", "neighbors", 16, 65_536),
         ("limits", "routes", 16, 65_536),
-        ("limits", "udp_sockets", 1, 65_536),
+        ("limits", "udp_sockets", 1, 65_534),
         ("limits", "udp_queue", 1, 65_536),
         ("limits", "egress_queue", 64, 65_536),
         ("latency", "significant_digits", 2, 3),
@@ -332,6 +332,15 @@ fn ring_relations() {
     one(
         &with("[rings]\nrx = 5000\nfill = 1024\nframes = 1"),
         "t:4: rings.rx = 5000: must be a power of two from 64 to 32768",
+    );
+}
+
+#[test]
+fn every_packet_sent_needs_room_to_come_back() {
+    one(
+        &with("[rings]\ntx = 2048\ncompletion = 64"),
+        "t:5: rings.completion = 64: must be at least rings.tx = 2048 (line 4): every packet sent \
+         comes back through it",
     );
 }
 

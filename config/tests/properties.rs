@@ -98,7 +98,7 @@ fn right() -> impl Strategy<Value = String> {
                 1 << rx,
                 1 << tx,
                 1 << (rx + fill).min(15),
-                1 << completion,
+                1 << completion.max(tx),
             );
             for (index, (address, application, v6only)) in services.iter().enumerate() {
                 // Unicast and of one owner by construction; ports differ, so that nothing overlaps.

@@ -227,7 +227,11 @@ fn stack_config(config: &Config, worker: usize, secret: [u64; 2]) -> stack::Conf
         ttl: config.ip.ttl,
         accept_incomplete_checksums: config.checksums.accept_incomplete,
         icmp_rate_per_s: config.ip.icmp_rate_per_s,
-        icmp_burst: config.ip.icmp_burst,
+        // A rate of 0 means none at all, not even the first burst.
+        icmp_burst: match config.ip.icmp_rate_per_s {
+            0 => 0,
+            _ => config.ip.icmp_burst,
+        },
         neighbors: config.limits.neighbors,
         udp_sockets: u16::try_from(config.limits.udp_sockets).unwrap_or(u16::MAX),
         egress_queue: config.limits.egress_queue,
