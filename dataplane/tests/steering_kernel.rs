@@ -10,10 +10,16 @@ use dataplane::steering::{
     Capacity, DenyRule, ExactRule, PortRule, Prefix, ProgramCost, Protocol, RuleSet, RunStats,
     Scope, Steering, SteeringConfig, SteeringError, Verdict, VerdictCounts,
 };
-use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
+use libbpf_rs::libbpf_sys::{
+    bpf_map_freeze, bpf_map_get_fd_by_id, bpf_map_get_info_by_fd, bpf_map_get_next_key,
+    bpf_map_info, bpf_prog_get_info_by_fd, bpf_prog_info, bpf_prog_test_run_opts,
+    bpf_test_run_opts,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use steer::memory::MemoryTables;
 use steer::tables::{LocalKey, flag, vlan_stack};
 use steer::{stamp, steer};
@@ -96,6 +102,20 @@ fn locals(tables: &MemoryTables) -> Vec<IpAddr> {
         .iter()
         .map(|address| (*address).into())
         .collect()
+}
+
+/// Runs the program `count` times over a packet that it passes.
+fn test_run_repeated(program: &OwnedFd, frame: &[u8], count: i32) {
+    let mut options = bpf_test_run_opts {
+        sz: size_of::<bpf_test_run_opts>() as _,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: u32::try_from(frame.len()).expect("it is a packet"),
+        repeat: count,
+        ..bpf_test_run_opts::default()
+    };
+    // SAFETY: `options` and the packet live until the call returns, and their sizes are given.
+    let status = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
+    assert_eq!(status, 0, "a test run");
 }
 
 /// The program with the tables of the corpus, and a socket in the slot of queue 0, on which test runs
@@ -377,6 +397,142 @@ fn rules_are_replaced_and_taken_back() {
             }
         }
     }
+}
+
+/// Rules for TCP ports on any address.
+fn ports_of_any_address(ports: impl Iterator<Item = u16>) -> Vec<PortRule> {
+    let rule = |port| PortRule {
+        protocol: Protocol::Tcp,
+        scope: Scope::AnyV4,
+        port,
+    };
+    ports.map(rule).collect()
+}
+
+#[test]
+fn a_new_port_is_never_taken_from_under_a_new_deny_entry() {
+    need_root!("a_new_port_is_never_taken_from_under_a_new_deny_entry");
+    let mut kernel = Kernel::new(&[], &common::tables());
+    let few = RuleSet {
+        ports: ports_of_any_address([9].into_iter()),
+        ..RuleSet::default()
+    };
+    // Port 22 is added among the first, and the many others take a while.
+    let many = RuleSet {
+        ports: ports_of_any_address((1..1500).filter(|port| port % 3 != 0 || *port == 9)),
+        deny: vec![DenyRule {
+            protocol: Some(6),
+            address: None,
+            port: Some(22),
+        }],
+        ..RuleSet::default()
+    };
+    let denied = corpus()
+        .into_iter()
+        .find(|case| case.name == "denied although a port of ours")
+        .expect("it is there");
+    kernel.steering.set_rules(&few).expect("there is room");
+    kernel.counts = kernel.steering.counters().expect("they can be read");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let program = kernel.program.try_clone().expect("there are descriptors");
+        let (done, frame) = (&done, &denied.frame);
+        scope.spawn(move || {
+            loop {
+                // Few at a time, so that the times at which they run are many.
+                test_run_repeated(&program, frame, 20);
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..40 {
+            for rules in [&many, &few] {
+                kernel.steering.set_rules(rules).expect("there is room");
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let counts = kernel.steering.counters().expect("they can be read");
+    let grew = |verdict| counts.get(verdict) - kernel.counts.get(verdict);
+    assert_eq!(grew(Verdict::RedirectPortAny), 0);
+    assert!(grew(Verdict::PassDenied) + grew(Verdict::PassUnmatched) > 0);
+}
+
+#[test]
+fn rules_that_the_configuration_cannot_follow_are_taken_back() {
+    need_root!("rules_that_the_configuration_cannot_follow_are_taken_back");
+    let deny = |port| RuleSet {
+        deny: vec![DenyRule {
+            protocol: Some(6),
+            address: None,
+            port: Some(port),
+        }],
+        ..RuleSet::default()
+    };
+    let port = RuleSet {
+        ports: ports_of_any_address([9].into_iter()),
+        ..RuleSet::default()
+    };
+    // The one fails where deny shapes are written, the other where flags are.
+    for (first, second) in [(&port, &deny(22)), (&deny(22), &port)] {
+        let mut steering = Steering::load(&SteeringConfig::default()).expect("root can load it");
+        steering.set_rules(first).expect("there is room");
+        let maps = maps_of(&steering.program_fd().expect("it is loaded"));
+        let before = [key_count(&maps["DENY"]), key_count(&maps["PORTS"])];
+        // What is frozen, user space cannot write to any more.
+        // SAFETY: the descriptor is open.
+        let status = unsafe { bpf_map_freeze(maps["CONFIG"].as_raw_fd()) };
+        assert_eq!(status, 0, "root can freeze a map");
+        steering.set_rules(second).expect_err("it is frozen");
+        let after = [key_count(&maps["DENY"]), key_count(&maps["PORTS"])];
+        assert_eq!(before, after);
+        steering.set_rules(first).expect("nothing has to change");
+    }
+}
+
+/// The maps of a program by name.
+fn maps_of(program: &OwnedFd) -> BTreeMap<String, OwnedFd> {
+    let mut ids = [0_u32; 32];
+    let mut info = bpf_prog_info {
+        nr_map_ids: 32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..bpf_prog_info::default()
+    };
+    let mut len = size_of::<bpf_prog_info>() as u32;
+    // SAFETY: `info` and the array it points to live until the call returns, with the lengths given.
+    let status = unsafe { bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut len) };
+    assert_eq!(status, 0, "root can ask");
+    ids[..info.nr_map_ids as usize]
+        .iter()
+        .map(|&id| {
+            // SAFETY: no pointers; the descriptor is new, and nobody else has it.
+            let map = unsafe { OwnedFd::from_raw_fd(bpf_map_get_fd_by_id(id)) };
+            let mut info = bpf_map_info::default();
+            let mut len = size_of::<bpf_map_info>() as u32;
+            // SAFETY: as above.
+            let status = unsafe { bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut len) };
+            assert_eq!(status, 0, "root can ask");
+            let name = info.name.iter().take_while(|&&byte| byte != 0);
+            (name.map(|&byte| byte as u8 as char).collect(), map)
+        })
+        .collect()
+}
+
+/// How many keys a map of [`LocalKey`]s has.
+fn key_count(map: &OwnedFd) -> usize {
+    let mut key = [0_u8; size_of::<LocalKey>()];
+    let mut start = std::ptr::null();
+    for count in 0.. {
+        // SAFETY: both keys have the size of the map's, and the first may be null.
+        let status =
+            unsafe { bpf_map_get_next_key(map.as_raw_fd(), start, key.as_mut_ptr().cast()) };
+        if status != 0 {
+            return count;
+        }
+        start = key.as_ptr().cast();
+    }
+    unreachable!("maps end")
 }
 
 #[test]

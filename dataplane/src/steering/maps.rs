@@ -161,6 +161,13 @@ pub(super) struct Plan {
     prefixes: Change<PrefixKey>,
 }
 
+impl Plan {
+    /// Whether the deny list grows.
+    pub(super) fn denies_more(&self) -> bool {
+        !self.deny.add.is_empty()
+    }
+}
+
 /// The tables.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -204,30 +211,34 @@ impl Rules {
         })
     }
 
-    /// Adds what is new: all of it, or nothing. The deny list comes first, so that nothing it
-    /// reserves is ever taken by a new rule.
-    pub(super) fn add(&mut self, plan: &Plan) -> Result<(), SteeringError> {
-        let Plan {
-            deny,
-            exact,
-            ports,
-            prefixes,
-        } = plan;
-        let added = deny
-            .add(&mut self.deny)
-            .and_then(|()| exact.add(&mut self.exact))
-            .and_then(|()| ports.add(&mut self.ports))
-            .and_then(|()| prefixes.add(&mut self.prefixes));
-        if added.is_err() {
-            prefixes.undo(&mut self.prefixes)?;
-            ports.undo(&mut self.ports)?;
-            exact.undo(&mut self.exact)?;
-            deny.undo(&mut self.deny)?;
-        }
-        added
+    /// Adds what is new in the deny list, up to the first entry that cannot be added. This comes
+    /// before [`add_claims`](Self::add_claims), but is not enough for nothing it reserves to be taken
+    /// by a new rule: the program looks for an entry only once the configuration has its shape.
+    pub(super) fn add_deny(&mut self, plan: &Plan) -> Result<(), SteeringError> {
+        plan.deny.add(&mut self.deny)
     }
 
-    /// Removes what is old; the deny list last.
+    /// Adds what is new in the tables of what is ours, up to the first entry that cannot be added.
+    pub(super) fn add_claims(&mut self, plan: &Plan) -> Result<(), SteeringError> {
+        plan.exact.add(&mut self.exact)?;
+        plan.ports.add(&mut self.ports)?;
+        plan.prefixes.add(&mut self.prefixes)
+    }
+
+    /// Takes back what [`add_claims`](Self::add_claims) did, whole or half.
+    pub(super) fn undo_claims(&mut self, plan: &Plan) -> Result<(), SteeringError> {
+        plan.prefixes.undo(&mut self.prefixes)?;
+        plan.ports.undo(&mut self.ports)?;
+        plan.exact.undo(&mut self.exact)
+    }
+
+    /// Takes back what [`add_deny`](Self::add_deny) did, whole or half. Claims have to be taken back
+    /// before.
+    pub(super) fn undo_deny(&mut self, plan: &Plan) -> Result<(), SteeringError> {
+        plan.deny.undo(&mut self.deny)
+    }
+
+    /// Removes what is old; the deny list last, because the program looks there first.
     pub(super) fn remove(&mut self, plan: &Plan) -> Result<(), SteeringError> {
         let Plan {
             deny,

@@ -33,7 +33,8 @@ use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpMode;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use maps::Rules;
+use maps::{Plan, Rules};
+use rustix::thread::{MembarrierCommand, membarrier};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use steer::tables::{Config, PROGRAM_NAME, QUEUE_COUNT_MAX, flag, map, vlan_stack};
@@ -97,6 +98,7 @@ pub struct Steering {
     /// Detaches when dropped.
     link: Option<FdLink>,
     rules: Rules,
+    /// As the kernel has it.
     config: Config,
 }
 
@@ -131,7 +133,8 @@ impl Steering {
             ebpf,
             link: None,
             rules,
-            config,
+            // What a new map holds.
+            config: Config::default(),
         };
         steering.write_config(config)?;
         Ok(steering)
@@ -212,8 +215,10 @@ impl Steering {
         }
     }
 
-    /// Replaces the rules. What both sets have keeps working throughout: additions come before
-    /// removals.
+    /// Replaces the rules. What both sets have keeps working throughout, because additions come
+    /// before removals; and what the new set denies is never taken by a rule that is new with it.
+    ///
+    /// Where the deny list grows, this waits some milliseconds for packets that are under way.
     ///
     /// # Errors
     ///
@@ -226,18 +231,42 @@ impl Steering {
             deny_shapes: rules.deny_shapes(),
             ..old
         };
-        self.rules.add(&plan)?;
-        // Now the tables hold both sets, and now the program may look where it did not.
-        self.write_config(Config {
-            flags: old.flags | new.flags,
-            deny_shapes: old.deny_shapes | new.deny_shapes,
-            ..old
-        })?;
+        if let Err(error) = self.add(&plan, new) {
+            self.take_back(&plan, old)?;
+            return Err(error);
+        }
         self.rules.remove(&plan)?;
         self.write_config(new)
     }
 
-    /// Replaces the addresses of this host: where rules for any address hold.
+    /// Adds what is new, so that at each moment the deny list holds for all that is ours.
+    fn add(&mut self, plan: &Plan, new: Config) -> Result<(), SteeringError> {
+        self.rules.add_deny(plan)?;
+        // Only now is the deny list asked for entries of a shape that it did not have.
+        self.write_config(Config {
+            deny_shapes: self.config.deny_shapes | new.deny_shapes,
+            ..self.config
+        })?;
+        if plan.denies_more() {
+            await_runs_under_way();
+        }
+        self.rules.add_claims(plan)?;
+        // And now are tables looked into that were empty.
+        self.write_config(Config {
+            flags: self.config.flags | new.flags,
+            ..self.config
+        })
+    }
+
+    /// The way back from anywhere in [`add`](Self::add), in the opposite order.
+    fn take_back(&mut self, plan: &Plan, old: Config) -> Result<(), SteeringError> {
+        self.rules.undo_claims(plan)?;
+        self.write_config(old)?;
+        self.rules.undo_deny(plan)
+    }
+
+    /// Replaces the addresses of this host: where rules for ports and connections hold. Prefixes hold
+    /// everywhere.
     ///
     /// # Errors
     ///
@@ -330,7 +359,11 @@ impl Steering {
         XskMap::try_from(map).expect("invariant: sockets are in an XSKMAP")
     }
 
+    /// Does nothing if the kernel has this configuration already.
     fn write_config(&mut self, config: Config) -> Result<(), SteeringError> {
+        if config == self.config {
+            return Ok(());
+        }
         let map = self
             .ebpf
             .map_mut(map::CONFIG)
@@ -342,6 +375,17 @@ impl Steering {
         self.config = config;
         Ok(())
     }
+}
+
+/// Returns once every packet that the program has begun to judge is judged, so that whatever it judges
+/// from now on, it judges by the maps as they are now.
+///
+/// The kernel runs XDP programs inside RCU read-side critical sections, and this command waits for a
+/// grace period (`synchronize_rcu` in kernel/sched/membarrier.c). Kernels with `nohz_full` CPUs
+/// refuse it; there a packet may be judged by old and new maps at once, if several system calls pass
+/// while it is.
+fn await_runs_under_way() {
+    let _ = membarrier(MembarrierCommand::Global);
 }
 
 /// The program within the object.
