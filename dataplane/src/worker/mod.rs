@@ -175,8 +175,11 @@ impl<D: Driver> Worker<D> {
         let mut idle_since = None;
         let mut turns_left = LAST_TURNS_MAX;
         loop {
+            // Asked before the turn: packets may have come while it looked elsewhere, and only a turn
+            // that began when no more could come tells that there are none.
+            let stopping = self.commands.stopping();
             let busy = self.turn();
-            if self.commands.stopping() {
+            if stopping {
                 // What is in the rings gets through, but nobody can keep us from ending.
                 turns_left -= 1;
                 let done = !busy && self.stack.egress_len() == 0;
