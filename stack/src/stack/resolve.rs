@@ -251,11 +251,12 @@ impl<P: FramePool> Stack<P> {
                 overrides,
                 router: _,
             } => {
+                if target_mac == Some(self.link.mac) {
+                    // Our own advertisement, come back through a bridge; or a lie.
+                    return Err(DropReason::IcmpNotForUs);
+                }
                 if self.owner_of(target.into()) == Some(AddressOwner::Stack) {
                     // RFC 4862 §5.4.4: somebody else has our address.
-                    if target_mac == Some(self.link.mac) {
-                        return Err(DropReason::IcmpNotForUs);
-                    }
                     return Ok(self.conflict(pool, target.into(), now));
                 }
                 let neighbors = &mut self.v6.neighbors;

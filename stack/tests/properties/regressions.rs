@@ -187,3 +187,19 @@ fn an_authentication_header_shorter_than_one_can_be_is_refused() {
     assert_eq!(world.tell(&[frame]), ["ipv6_extension_header"]);
     world.finish();
 }
+
+#[test]
+fn nobody_makes_us_send_to_ourselves() {
+    let mut world = World::usual();
+    // A datagram waits for the gateway, which is then said to be at our own station.
+    world.send_to("198.18.0.1:4000".parse().unwrap());
+    let mut advertisement = vec![136, 0, 0, 0, 0x60, 0, 0, 0];
+    advertisement.extend(GATEWAY_V6.octets());
+    advertisement.extend([2, 1]);
+    advertisement.extend(OUR_MAC);
+    let mut lie = plain(Ends::new(GATEWAY_V6, SHARED_V6), ICMPV6, &advertisement);
+    lie[21] = 255;
+    assert_eq!(world.tell(&[lie]), ["icmp_not_for_us"]);
+    assert_eq!(world.sent(), 0);
+    world.finish();
+}
