@@ -84,7 +84,7 @@ counters! {
         Ipv4SourceInvalid = "ipv4_source_invalid", "An IPv4 source that no host may use: multicast, broadcast, loopback, zero.";
         Ipv6Truncated = "ipv6_truncated", "Shorter than an IPv6 header.";
         Ipv6Version = "ipv6_version", "EtherType IPv6, but the version field says otherwise.";
-        Ipv6PayloadLength = "ipv6_payload_length", "An IPv6 payload length beyond the frame, or a jumbogram.";
+        Ipv6PayloadLength = "ipv6_payload_length", "An IPv6 payload length beyond the frame.";
         Ipv6ExtensionHeader = "ipv6_extension_header", "IPv6 extension headers that are truncated, misplaced or too many.";
         Ipv6Option = "ipv6_option", "An unknown IPv6 option that asks to be discarded.";
         Ipv6RoutingHeader = "ipv6_routing_header", "An IPv6 routing header with segments left.";
@@ -112,8 +112,10 @@ counters! {
         UdpNoSocket = "udp_no_socket", "No socket on this address and port.";
         UdpQueueFull = "udp_queue_full", "The socket's receive queue is full: the application is too slow.";
         UdpPortZero = "udp_port_zero", "A datagram to or from port 0.";
+        UdpSocketClosed = "udp_socket_closed", "It waited in a socket that was closed, or for a worker that ended.";
         UdpNoReply = "udp_no_reply", "An echo that would answer an echo for ever: the source is such a service itself.";
         TxNoRoute = "tx_no_route", "No route to the destination through our interface.";
+        TxNoSource = "tx_no_source", "The address to send from is not ours, or no longer.";
         TxNeighborUnresolved = "tx_neighbor_unresolved", "The next hop's Ethernet address is not known yet, and another packet already waits for it.";
         TxNeighborFailed = "tx_neighbor_failed", "The next hop does not answer ARP or neighbour solicitations.";
         TxNoFrame = "tx_no_frame", "No free frame to send with: raise rings.frames.";
@@ -128,13 +130,13 @@ counters! {
     /// What happened, apart from drops.
     Event, EventCounters {
         FrameRx = "frame_rx", "Frames given to the stack.";
-        FrameRxBytes = "frame_rx_bytes", "Their bytes.";
         FrameTx = "frame_tx", "Frames the stack gave to the driver.";
-        FrameTxBytes = "frame_tx_bytes", "Their bytes.";
+        FrameRxBytes = "frame_rx_bytes", "Bytes of the frames given to the stack.";
+        FrameTxBytes = "frame_tx_bytes", "Bytes of the frames the stack gave to the driver.";
         UdpRx = "udp_rx", "Datagrams put into a socket's queue.";
-        UdpRxBytes = "udp_rx_bytes", "Their payload bytes.";
         UdpTx = "udp_tx", "Datagrams sent.";
-        UdpTxBytes = "udp_tx_bytes", "Their payload bytes.";
+        UdpRxBytes = "udp_rx_bytes", "Payload bytes of the datagrams put into a socket's queue.";
+        UdpTxBytes = "udp_tx_bytes", "Payload bytes of the datagrams sent.";
         ChecksumIncompleteAccepted = "checksum_incomplete_accepted", "Incomplete checksums accepted because the configuration says so.";
         FragmentRx = "fragment_rx", "Fragments received.";
         DatagramReassembled = "datagram_reassembled", "Datagrams put together from fragments.";

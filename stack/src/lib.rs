@@ -22,6 +22,7 @@ pub mod hash;
 pub mod heap;
 pub mod ip;
 pub mod link;
+mod queue;
 pub mod socket;
 mod stack;
 pub mod table;

@@ -87,18 +87,17 @@ impl Subject for StackEcho {
             stack.ingest(pool, frame, Origin::Ring, now);
         }
         stack.expire(pool, now);
-        while let Some(mut datagram) = stack.udp_recv(*socket) {
+        stack.udp_serve(*socket, |stack, mut datagram| {
             let (remote, local) = datagram.ports();
             if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
-                stack.udp_release(pool, datagram);
-                continue;
+                return stack.udp_release(pool, datagram);
             }
             if *rewrite && let Some(first) = datagram.payload_mut().first_mut() {
                 *first = first.wrapping_add(1);
             }
             // A reply that is not sent is missed by the harness.
             let _ = stack.udp_reply(pool, datagram, now);
-        }
+        });
         stack.egress(|frame| {
             sent.push(frame);
             Ok(())

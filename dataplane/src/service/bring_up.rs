@@ -131,7 +131,7 @@ impl Opened {
                     ServiceError::Config(format!("latency.significant_digits = {digits}: {error}"))
                 })?;
             let report = driver.report().clone();
-            let stack = Stack::new(stack_config(config, index, secret));
+            let stack = Stack::new(stack_config(config, index, workers, secret));
             let handoffs = lanes.ends(index, &homes, &wakers);
             let exchange = (publisher, latency);
             let options = options(config);
@@ -220,7 +220,12 @@ fn options(config: &Config) -> Options {
     }
 }
 
-fn stack_config(config: &Config, worker: usize, secret: [u64; 2]) -> stack::Config {
+fn stack_config(
+    config: &Config,
+    worker: usize,
+    workers: usize,
+    secret: [u64; 2],
+) -> stack::Config {
     stack::Config {
         vlans: VlanIds::new(&config.interface.vlan)
             .expect("invariant: the configuration has at most two, each 1 to 4094"),
@@ -238,6 +243,8 @@ fn stack_config(config: &Config, worker: usize, secret: [u64; 2]) -> stack::Conf
         reassembly_bytes: config.reassembly.memory_bytes,
         reassembly_datagrams: config.reassembly.datagrams,
         reassembly_timeout: Duration::from_secs(config.reassembly.timeout_s.into()),
+        worker: u16::try_from(worker).unwrap_or(u16::MAX),
+        workers: u16::try_from(workers).unwrap_or(u16::MAX),
         // One worker announces for all.
         announce: worker == 0,
         secret,

@@ -457,6 +457,10 @@ impl<I: Ip, P> NeighborCache<I, P> {
 
     /// The kernel knows the neighbour; its word holds until [`unmirror`](Self::unmirror).
     pub fn mirror(&mut self, address: I::Addr, mac: MacAddr) -> Update<P> {
+        // The kernel lists broadcast and multicast addresses as neighbours, too: those are none.
+        if !is_station(mac) {
+            return Update::NOTHING;
+        }
         let Some(slot) = self.find(address) else {
             return match self.add(address, State::Mirrored { mac }) {
                 Some((_, evicted)) => {

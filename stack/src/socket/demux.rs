@@ -4,7 +4,6 @@
 //! socket has also found out that the destination is ours. A dual-stack socket has entries in the
 //! tables of both versions. The tables are rebuilt when addresses or sockets change, which is rare.
 
-use crate::hash::HashKey;
 use crate::ip::address::{Ip, Ipv4, Ipv6};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -23,14 +22,14 @@ pub enum Target {
 /// What a version's table is searched by: address and port in as few words as they fit. The key
 /// of port 0, which nobody can be bound to, marks a place that is free.
 pub trait DemuxKey: Ip {
-    /// Address and port.
+    /// Address and port, as they stand in packets.
     type Key: Copy + Debug + Eq + Default;
 
     /// The key of a local address and port.
     fn key(address: Self::Addr, port: u16) -> Self::Key;
 
-    /// A keyed hash of it.
-    fn hash(secret: &HashKey, key: Self::Key) -> u64;
+    /// A word to hash: of two keys of one table, rarely the same.
+    fn word(key: Self::Key) -> u64;
 }
 
 impl DemuxKey for Ipv4 {
@@ -38,12 +37,12 @@ impl DemuxKey for Ipv4 {
 
     #[inline]
     fn key(address: Ipv4Addr, port: u16) -> u64 {
-        u64::from(u32::from_ne_bytes(address.octets())) | u64::from(port) << 32
+        u64::from(u32::from_ne_bytes(address.octets())) | u64::from(port.to_be()) << 32
     }
 
     #[inline]
-    fn hash(secret: &HashKey, key: u64) -> u64 {
-        secret.hash_u64(key)
+    fn word(key: u64) -> u64 {
+        key
     }
 }
 
@@ -55,93 +54,141 @@ impl DemuxKey for Ipv6 {
         let octets = address.octets();
         let (words, _) = octets.as_chunks::<8>();
         let [high, low] = [words[0], words[1]].map(u64::from_ne_bytes);
-        (high, low, port)
+        (high, low, port.to_be())
     }
 
     #[inline]
-    fn hash(secret: &HashKey, (high, low, port): Self::Key) -> u64 {
-        // Which addresses and ports are in the table is ours to choose, not the sender's.
-        secret.hash_u128(u128::from(high) << 64 | u128::from(low ^ u64::from(port)))
+    fn word((high, low, port): Self::Key) -> u64 {
+        high ^ low.rotate_left(32) ^ u64::from(port)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot<K> {
     key: K,
-    /// `None` in a free place.
-    target: Option<Target>,
+    entry: Entry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Free,
+    Socket(u16),
+    Elsewhere(u16),
 }
 
 impl<K: Default> Slot<K> {
     fn free() -> Self {
         Self {
             key: K::default(),
-            target: None,
+            entry: Entry::Free,
         }
     }
 }
 
 /// The table of one version: open addressing, linear probing, at most half full.
+///
+/// Its hash needs no secret: which addresses and ports are in the table is ours to choose. A sender
+/// chooses only what is looked for, and a search ends at the first free place.
 #[derive(Debug)]
 pub struct Demux<I: DemuxKey> {
     slots: Box<[Slot<I::Key>]>,
-    secret: HashKey,
+    /// What was found last: packets come in batches, and most of a batch are for one service.
+    last: Slot<I::Key>,
 }
 
 impl<I: DemuxKey> Demux<I> {
     /// A table for at most `entries` pairs of address and port.
     #[must_use]
-    pub fn new(entries: usize, secret: HashKey) -> Self {
+    pub fn new(entries: usize) -> Self {
         Self {
             slots: vec![Slot::free(); slot_count(entries)].into_boxed_slice(),
-            secret,
+            last: Slot::free(),
         }
     }
 
-    /// Where a key is, or the free place where it would be.
+    /// Where the search for a key begins.
     #[inline]
-    fn find(&self, key: I::Key) -> usize {
-        let mask = self.slots.len() - 1;
+    fn start(&self, key: I::Key) -> usize {
+        // Multiplied by 2^64 divided by the golden ratio, its high bits depend on all of its bits.
+        let hash = I::word(key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         // The mask keeps the low bits; losing the high ones is the point.
         #[expect(
             clippy::cast_possible_truncation,
             reason = "masked to the table's size"
         )]
-        let mut at = <I as DemuxKey>::hash(&self.secret, key) as usize & mask;
-        // Half of the places are free: there is an end.
-        while self.slots[at].key != key && self.slots[at].target.is_some() {
-            at = (at + 1) & mask;
-        }
-        at
+        let hash = hash as usize;
+        hash & (self.slots.len() - 1)
     }
 
     /// Who receives packets for this address and port.
     #[inline]
     #[must_use]
     pub fn lookup(&self, address: I::Addr, port: u16) -> Option<Target> {
-        self.slots[self.find(I::key(address, port))].target
+        match self.find(I::key(address, port)) {
+            Entry::Free => None,
+            Entry::Socket(socket) => Some(Target::Socket(socket)),
+            Entry::Elsewhere(tag) => Some(Target::Elsewhere(tag)),
+        }
+    }
+
+    /// The socket that receives packets for this address and port, if it is one of this worker.
+    #[inline]
+    #[must_use]
+    pub fn lookup_socket(&mut self, address: I::Addr, port: u16) -> Option<u16> {
+        let key = I::key(address, port);
+        if self.last.key != key || !matches!(self.last.entry, Entry::Socket(_)) {
+            let entry = self.find(key);
+            self.last = Slot { key, entry };
+        }
+        match self.last.entry {
+            Entry::Socket(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: I::Key) -> Entry {
+        let mut at = self.start(key);
+        // Half of the places are free: there is an end.
+        while let Some(slot) = self.slots.get(at) {
+            if slot.key == key {
+                return slot.entry;
+            }
+            if slot.entry == Entry::Free {
+                break;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        Entry::Free
     }
 
     /// Adds an entry for a port other than 0, unless there is one already or the table is half
     /// full; says whether it did.
     pub fn insert(&mut self, address: I::Addr, port: u16, target: Target) -> bool {
-        let used = self.slots.iter().filter(|slot| slot.target.is_some());
+        let used = self.slots.iter().filter(|slot| slot.entry != Entry::Free);
         let half_full = (used.count() + 1) * 2 > self.slots.len();
-        let key = I::key(address, port);
-        let slot = self.find(key);
-        let slot = &mut self.slots[slot];
-        if half_full || port == 0 || slot.target.is_some() {
+        if half_full || port == 0 || self.lookup(address, port).is_some() {
             return false;
         }
-        *slot = Slot {
+        let key = I::key(address, port);
+        let mask = self.slots.len() - 1;
+        let mut at = self.start(key);
+        while self.slots[at].entry != Entry::Free {
+            at = (at + 1) & mask;
+        }
+        self.slots[at] = Slot {
             key,
-            target: Some(target),
+            entry: match target {
+                Target::Socket(socket) => Entry::Socket(socket),
+                Target::Elsewhere(tag) => Entry::Elsewhere(tag),
+            },
         };
         true
     }
 
     /// Empties the table and makes room for at least `entries`.
     pub fn reset(&mut self, entries: usize) {
+        self.last = Slot::free();
         let slots = slot_count(entries);
         if slots == self.slots.len() {
             self.slots.fill(Slot::free());
@@ -171,7 +218,7 @@ mod tests {
             probes in proptest::collection::vec((any::<[u8; 2]>(), 0u16..8), 0..64),
         ) {
             let address = |[a, b]: [u8; 2]| Ipv4Addr::new(10, 0, a & 1, b & 7);
-            let mut table = Demux::<Ipv4>::new(64, HashKey::new([1, 2]));
+            let mut table = Demux::<Ipv4>::new(64);
             let mut oracle = BTreeMap::new();
             for (index, (a, port)) in keys.iter().enumerate() {
                 let target = Target::Socket(u16::try_from(index).unwrap());
@@ -188,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_still_answers() {
-        let mut table = Demux::<Ipv6>::new(4, HashKey::new([1, 2]));
+        let mut table = Demux::<Ipv6>::new(4);
         let address = |n: u128| Ipv6Addr::from_bits(n);
         let added = (0..100)
             .filter(|&n| table.insert(address(n), 7, Target::Socket(1)))

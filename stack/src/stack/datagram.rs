@@ -7,6 +7,7 @@ use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{Ipv4, Ipv6};
 use crate::link::MacAddr;
+use crate::queue::Queue;
 use crate::time::Instant;
 use crate::udp::{Datagram, Large, Parts, Storage, UdpSocketId, Version};
 use crate::wire::ethernet;
@@ -37,16 +38,41 @@ impl core::fmt::Display for SendError {
 impl core::error::Error for SendError {}
 
 impl<P: FramePool> Stack<P> {
-    /// Takes the oldest datagram out of a socket's queue.
+    /// Hands all datagrams that wait in a socket to `serve`, oldest first; says how many. Cheaper than
+    /// [`udp_recv`](Self::udp_recv), datagram by datagram.
+    ///
+    /// While it runs, the socket's queue is in its hands: nothing else comes in or can be taken out.
     #[inline]
+    pub fn udp_serve(
+        &mut self,
+        id: UdpSocketId,
+        mut serve: impl FnMut(&mut Self, Datagram<P::Frame>),
+    ) -> usize {
+        let Some(socket) = self.udp.get_mut(id) else {
+            return 0;
+        };
+        let mut queue = core::mem::replace(&mut socket.queue, Queue::NONE);
+        let served = queue.len();
+        queue.take_all(|datagram| {
+            serve(self, datagram);
+            Ok(())
+        });
+        // It may have been closed meanwhile.
+        if let Some(socket) = self.udp.get_mut(id) {
+            socket.queue = queue;
+        }
+        served
+    }
+
+    /// Takes the oldest datagram out of a socket's queue.
     pub fn udp_recv(&mut self, id: UdpSocketId) -> Option<Datagram<P::Frame>> {
-        self.udp.get_mut(id)?.pop()
+        self.udp.get_mut(id)?.queue.pop()
     }
 
     /// Datagrams waiting in a socket's queue.
     #[must_use]
     pub fn udp_recv_len(&mut self, id: UdpSocketId) -> usize {
-        self.udp.get_mut(id).map_or(0, |socket| socket.len())
+        self.udp.get_mut(id).map_or(0, |socket| socket.queue.len())
     }
 
     /// Gives a datagram's buffer back.
@@ -59,6 +85,7 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Drops a datagram for a reason of the application's.
+    #[inline]
     pub fn udp_discard(&mut self, pool: &mut P, datagram: Datagram<P::Frame>, reason: DropReason) {
         self.drops.count(reason);
         self.udp_release(pool, datagram);
@@ -73,20 +100,19 @@ impl<P: FramePool> Stack<P> {
     pub fn udp_reply(
         &mut self,
         pool: &mut P,
-        datagram: Datagram<P::Frame>,
+        mut datagram: Datagram<P::Frame>,
         now: Instant,
     ) -> Result<(), SendError> {
-        match datagram.0 {
-            Storage::Frame { mut frame, parts } => {
-                if self.turn_plain_round(&mut frame, parts, now) {
-                    self.transmit(pool, frame);
-                    Ok(())
-                } else {
-                    self.reply_the_long_way(pool, frame, parts, now)
-                }
-            }
-            Storage::Large(large) => self.reply_large(pool, large, now),
+        let turned = match &mut datagram.0 {
+            Storage::Frame { frame, parts } => self.turn_plain_round(frame, parts),
+            Storage::Large(_) => false,
+        };
+        if turned && let Storage::Frame { frame, .. } = datagram.0 {
+            self.transmit(pool, frame);
+            return Ok(());
         }
+        self.aside_datagram = Some(datagram);
+        self.reply_the_long_way(pool, now)
     }
 
     /// A reply whose next hop has to be found, or that cannot go out in its request's frame: the
@@ -95,11 +121,14 @@ impl<P: FramePool> Stack<P> {
     fn reply_the_long_way(
         &mut self,
         pool: &mut P,
-        mut frame: P::Frame,
-        parts: Parts,
         now: Instant,
     ) -> Result<(), SendError> {
-        let turned = match parts.version {
+        let (mut frame, parts) = match self.aside_datagram.take() {
+            Some(Datagram(Storage::Frame { frame, parts })) => (frame, parts),
+            Some(Datagram(Storage::Large(large))) => return self.reply_large(pool, large, now),
+            None => return Ok(()),
+        };
+        let turned = match parts.headers.version() {
             Version::V4 => self.find_hop_and_turn_round::<Ipv4>(pool, &mut frame, parts, now),
             Version::V6 => self.find_hop_and_turn_round::<Ipv6>(pool, &mut frame, parts, now),
         };
@@ -135,7 +164,7 @@ impl<P: FramePool> Stack<P> {
         parts: Parts,
         now: Instant,
     ) -> Result<Option<()>, DropReason> {
-        if !parts.is_plain(I::HEADER_BYTES) {
+        if !parts.has_plain_ip(I::HEADER_BYTES) {
             return Ok(None);
         }
         let data = frame.data();
@@ -148,7 +177,7 @@ impl<P: FramePool> Stack<P> {
                 // itself, who handed us this packet, will do for its answer.
                 self.hop_of_packet::<I>(data, remote, reason)
             })?;
-        Ok(self.turn_round::<I>(frame, parts, hop))
+        Ok(self.turn_round::<I>(frame, &parts, &hop))
     }
 
     #[cold]

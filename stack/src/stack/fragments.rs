@@ -135,7 +135,7 @@ impl<P: FramePool> Stack<P> {
             header: data.get(meta.offset..payload.start).ok_or(malformed)?,
             payload: data.get(payload).ok_or(malformed)?,
         };
-        let large = self.large.pop();
+        let mut large = self.large.pop();
         let reassembler = I::state(self).reassembler.as_mut();
         let insertion = reassembler
             .ok_or(DropReason::ReassemblyDisabled)?
@@ -144,8 +144,8 @@ impl<P: FramePool> Stack<P> {
         let result = match insertion.outcome {
             FragmentOutcome::Queued => Ok(None),
             FragmentOutcome::Dropped(reason) => Err(reason_of(reason)),
-            FragmentOutcome::Complete(reassembled) => match large {
-                Some(large) => return Ok(Some(Whole::new(reassembled, large))),
+            FragmentOutcome::Complete(reassembled) => match large.take() {
+                Some(large) => Ok(Some(Whole::new(reassembled, large))),
                 None => Err(DropReason::FragmentLimit),
             },
         };
@@ -221,6 +221,10 @@ impl Whole {
             .get_mut(4..6)?
             .copy_from_slice(&payload_len.to_be_bytes());
         let packet = ipv6::Packet::new_checked(bytes.get(..self.len)?, 0).ok()?;
+        // Fragments of fragments are nobody's (Linux discards them, too).
+        if packet.fragment().is_some() {
+            return None;
+        }
         Some((packet.protocol(), packet.payload()))
     }
 }

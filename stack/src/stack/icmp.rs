@@ -26,6 +26,7 @@ impl<P: FramePool> Stack<P> {
         frame: &mut P::Frame,
         meta: IpMeta<Ipv4>,
         payload: Range<usize>,
+        origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let data = frame.data();
@@ -57,7 +58,7 @@ impl<P: FramePool> Stack<P> {
                     ports_at: at + embedded.header_len(),
                     packet_len: embedded.total_len(),
                 };
-                self.soft_error(data, error, (message.kind(), message.code()), mtu, now)
+                self.soft_error(data, error, (message.kind(), message.code()), mtu, origin, now)
             }
             // RFC 6633: source quench is discarded. Redirects are the kernel's, which owns the
             // routes (and refuses them, as any server should).
@@ -124,7 +125,7 @@ impl<P: FramePool> Stack<P> {
                     ports_at: at + embedded.header_len(),
                     packet_len: embedded.total_len(),
                 };
-                self.soft_error(data, error, (kind, message.code()), mtu, now)
+                self.soft_error(data, error, (kind, message.code()), mtu, origin, now)
             }
             _ => Err(DropReason::IcmpTypeUnknown),
         }
@@ -137,6 +138,7 @@ impl<P: FramePool> Stack<P> {
         embedded: EmbeddedUdp<I>,
         (icmp_type, icmp_code): (u8, u8),
         mtu: Option<u32>,
+        origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let EmbeddedUdp {
@@ -151,17 +153,10 @@ impl<P: FramePool> Stack<P> {
         let target = I::state(self).demux.lookup(local, local_port);
         let target = target.ok_or(DropReason::IcmpNotForUs)?;
         self.events.count(Event::IcmpErrorRx);
-        if let Some(next_hop_mtu) = mtu {
+        let lowered = mtu.is_some_and(|next_hop_mtu| {
             let packet_len = u32::try_from(packet_len).unwrap_or(u32::MAX);
-            self.learn_path_mtu::<I>(
-                remote,
-                TooBig {
-                    next_hop_mtu,
-                    packet_len,
-                },
-                now,
-            );
-        }
+            self.learn_path_mtu::<I>(remote, TooBig { next_hop_mtu, packet_len }, now)
+        });
         if let Target::Socket(index) = target
             && let Some(socket) = self.udp.at_mut(index)
         {
@@ -172,24 +167,36 @@ impl<P: FramePool> Stack<P> {
                 icmp_code,
             });
         }
+        // RSS chose this worker by the router's address. The worker that serves the flow has to know.
+        if lowered {
+            return Ok(Self::tell_everyone(origin));
+        }
         Ok(Disposition::Done)
     }
 
-    fn learn_path_mtu<I: IpStack>(&mut self, remote: I::Addr, message: TooBig, now: Instant) {
+    /// Says whether the path's MTU is lower now.
+    fn learn_path_mtu<I: IpStack>(
+        &mut self,
+        remote: I::Addr,
+        message: TooBig,
+        now: Instant,
+    ) -> bool {
         let first_hop_mtu = self.route_mtu::<I>(remote);
-        let outcome = I::state(self)
-            .path_mtus
-            .too_big(remote, message, first_hop_mtu, now);
+        let state = I::state(self);
+        let outcome = state.path_mtus.too_big(remote, message, first_hop_mtu, now);
+        let lowered = matches!(outcome, TooBigOutcome::Lowered(_));
         match outcome {
+            // Only this destination is forgotten: else forged messages would keep the cache empty.
             TooBigOutcome::Lowered(_) => {
+                state.hops.forget(remote);
                 self.events.count(Event::PathMtuLearned);
-                self.forget_next_hops();
             }
             TooBigOutcome::NotLower | TooBigOutcome::Full => {}
             TooBigOutcome::Absurd | TooBigOutcome::BelowMinimum => {
                 self.events.count(Event::PathMtuRefused);
             }
         }
+        lowered
     }
 
     pub(super) fn expire_path_mtus(&mut self, now: Instant) {
@@ -229,13 +236,12 @@ impl<P: FramePool> Stack<P> {
             .next_hop::<I>(pool, source, destination, now)
             .or_else(|reason| self.hop_of_packet::<I>(data, source, reason))?;
         let len = message.len();
-        if I::HEADER_BYTES + len > usize::from(hop.mtu) || hop.may_fragment {
+        if !hop.carries(I::HEADER_BYTES + len) {
             return self.echo_in_pieces(pool, frame, meta, message, reply, now);
         }
         // Options and extension headers are not sent back: the message moves up behind a header
         // without them.
         let start = offset + I::HEADER_BYTES;
-        let our_mac = self.link.mac;
         let data = frame.data_mut();
         data.copy_within(message, start);
         let header = Header::<I> {
@@ -247,7 +253,7 @@ impl<P: FramePool> Stack<P> {
             fragmentable: None,
             payload_len: u16::try_from(len).map_err(|_| DropReason::IcmpTruncated)?,
         };
-        ethernet::turn_round(data, hop.mac, our_mac);
+        ethernet::turn_round(data, hop.mac(), self.link.mac);
         I::emit(data, offset, header).ok_or(DropReason::IcmpTruncated)?;
         let body_len = len - icmpv4::HEADER_LEN;
         I::emit_icmp(data, start, (destination, source), reply, body_len)

@@ -85,7 +85,7 @@ impl<P: FramePool> Stack<P> {
             protocol::UDP => self.receive_udp(pool, frame, meta, packet.payload(), origin, now),
             protocol::ICMPV4 => {
                 let payload = packet.payload();
-                self.receive_icmpv4(pool, frame, meta, payload, now)
+                self.receive_icmpv4(pool, frame, meta, payload, origin, now)
             }
             _ => self.refuse_protocol(pool, frame.data(), meta, now),
         }
@@ -212,7 +212,7 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Puts a datagram into its socket's queue.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enqueue_datagram(
         &mut self,
         pool: &mut P,
@@ -220,14 +220,16 @@ impl<P: FramePool> Stack<P> {
         frame: P::Frame,
         parts: Parts,
     ) {
-        match self.udp.at_mut(socket) {
-            Some(socket) if socket.has_room() => {
-                socket.push(Datagram(Storage::Frame { frame, parts }));
+        let Some(socket) = self.udp.at_mut(socket) else {
+            return self.discard(pool, frame, DropReason::UdpNoSocket);
+        };
+        match socket.queue.push(Datagram(Storage::Frame { frame, parts })) {
+            Ok(()) => {
                 self.events.count(Event::UdpRx);
                 self.events
                     .add(Event::UdpRxBytes, u64::from(parts.payload_len));
             }
-            _ => self.discard(pool, frame, DropReason::UdpQueueFull),
+            Err(datagram) => self.udp_discard(pool, datagram, DropReason::UdpQueueFull),
         }
     }
 
@@ -254,15 +256,19 @@ impl<P: FramePool> Stack<P> {
                 large.local = SocketAddr::new(meta.destination.into(), local_port);
                 large.tos = meta.tos;
                 large.stamps = frame.stamps();
-                match self.udp.at_mut(socket) {
-                    Some(socket) if socket.has_room() => {
-                        socket.push(Datagram(Storage::Large(large)));
+                let datagram = Datagram(Storage::Large(large));
+                let queued = match self.udp.at_mut(socket) {
+                    Some(socket) => socket.queue.push(datagram),
+                    None => Err(datagram),
+                };
+                match queued {
+                    Ok(()) => {
                         self.events.count(Event::UdpRx);
                         self.events.add(Event::UdpRxBytes, len);
                         Ok(Disposition::Done)
                     }
-                    _ => {
-                        self.large.push(large);
+                    Err(datagram) => {
+                        self.udp_release(pool, datagram);
                         Err(DropReason::UdpQueueFull)
                     }
                 }
@@ -325,11 +331,15 @@ impl<P: FramePool> Stack<P> {
         packet: &udp::Packet<'_>,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
-        if self.owner_of(meta.destination.into()).is_none() {
-            return Err(DropReason::IpNotLocal);
-        }
+        let owner = self
+            .owner_of(meta.destination.into())
+            .ok_or(DropReason::IpNotLocal)?;
         self.check_udp(packet, meta)?;
-        self.port_unreachable(pool, data, meta, now);
+        // On an address shared with the kernel the port may be the kernel's again: a packet that
+        // was on its way to us when a service ended is no reason to turn its sender away.
+        if owner == AddressOwner::Stack {
+            self.port_unreachable(pool, data, meta, now);
+        }
         Err(DropReason::UdpNoSocket)
     }
 
@@ -389,7 +399,7 @@ impl<P: FramePool> Stack<P> {
                 tos: 0,
             };
             let ours = self.owner_of(IpAddr::V6(meta.destination));
-            if to_us && ours == Some(AddressOwner::Stack) && !meta.source.is_invalid_source() {
+            if to_us && ours.is_some() && !meta.source.is_invalid_source() {
                 self.parameter_problem(pool, data, meta, report, now);
             }
         }
@@ -408,15 +418,15 @@ impl SourceCheck for core::net::Ipv4Addr {
     fn is_invalid_source(self) -> bool {
         // 0.0.0.0/8, 127.0.0.0/8, and everything from 224.0.0.0 up.
         let first = self.octets()[0];
-        first == 0 || first == 127 || first >= 224
+        !matches!(first, 1..224) || first == 127
     }
 }
 
 impl SourceCheck for core::net::Ipv6Addr {
     #[inline]
     fn is_invalid_source(self) -> bool {
-        let high = (self.to_bits() >> 64) as u64;
         // Unspecified, loopback and mapped addresses all begin with 64 zero bits.
-        high == 0 || high >> 56 == 0xff
+        let octets = self.octets();
+        octets[..8] == [0; 8] || octets[0] == 0xff
     }
 }

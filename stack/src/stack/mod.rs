@@ -14,6 +14,7 @@ mod datagram;
 mod fast_path;
 mod fragments;
 mod icmp;
+mod identification;
 mod input;
 mod output;
 mod resolve;
@@ -27,16 +28,18 @@ use crate::hash::HashKey;
 use crate::ip::address::{Ipv4, Ipv6};
 use crate::ip::rate_limit::{IcmpErrorLimiter, IcmpErrorLimits};
 use crate::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
+use crate::queue::Queue;
 use crate::socket::bind::{Bind, BindError};
 use crate::socket::demux::Target;
 use crate::time::{Duration, Instant};
 use crate::udp::{Large, SoftError, Storage, UdpSocketId, UdpSockets};
-use crate::wire::ethernet::VlanIds;
+use crate::wire::ethernet::{AddressWord, VlanIds};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use fragments::LARGE_BYTES;
+use identification::Identifications;
 use resolve::Announcements;
 use version::VersionState;
 
@@ -66,6 +69,11 @@ pub struct Config {
     pub reassembly_datagrams: usize,
     /// How long fragments wait for the rest of their datagram.
     pub reassembly_timeout: Duration,
+    /// Which of a service's stacks this is, counted from 0: they must not give two datagrams of one
+    /// pair of hosts the same identification.
+    pub worker: u16,
+    /// How many stacks there are.
+    pub workers: u16,
     /// Announce addresses that the stack owns, and watch for others using them. One stack of a
     /// service does it for all.
     pub announce: bool,
@@ -88,6 +96,8 @@ impl Default for Config {
             reassembly_bytes: 1 << 20,
             reassembly_datagrams: 64,
             reassembly_timeout: Duration::from_secs(30),
+            worker: 0,
+            workers: 1,
             announce: true,
             secret: [1, 2],
         }
@@ -138,11 +148,17 @@ pub struct Stack<P: FramePool> {
     config: Config,
     key: HashKey,
     link: Box<LinkState>,
+    /// What plain packets for us begin with.
+    plain_destination: AddressWord,
     v4: VersionState<Ipv4, P::Frame>,
     v6: VersionState<Ipv6, P::Frame>,
     udp: UdpSockets<P::Frame>,
     elsewhere: Vec<(Bind, u16)>,
-    egress: VecDeque<P::Frame>,
+    egress: Queue<P::Frame>,
+    /// What leaves the short way is put here for the function that takes it on. As an argument it
+    /// would have to be in memory wherever that function might be called, and so for every packet.
+    aside: Option<P::Frame>,
+    aside_datagram: Option<crate::udp::Datagram<P::Frame>>,
     handoffs: VecDeque<(Handoff, P::Frame)>,
     /// Neighbours the kernel is to be asked about.
     wanted: VecDeque<IpAddr>,
@@ -154,8 +170,11 @@ pub struct Stack<P: FramePool> {
     events: EventCounters,
     /// Grows whenever a cached next hop may be wrong.
     hop_generation: u32,
-    next_identification: u32,
+    identifications: Identifications,
+    /// Of the neighbour caches, when the cached next hops were last right.
+    neighbor_generations: (u64, u64),
     next_expiry: Instant,
+    next_hop_expiry: Instant,
 }
 
 /// Frames that wait for another worker, at most; one batch.
@@ -174,8 +193,6 @@ impl<P: FramePool> Stack<P> {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let key = HashKey::new(config.secret);
-        #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of it will do")]
-        let next_identification = key.hash_bytes(b"identification") as u32;
         let icmp = IcmpErrorLimits {
             rate_per_s: config.icmp_rate_per_s,
             burst: config.icmp_burst,
@@ -189,11 +206,14 @@ impl<P: FramePool> Stack<P> {
         Self {
             key,
             link: Box::default(),
+            plain_destination: AddressWord::NONE,
             v4: VersionState::new(&config, key),
             v6: VersionState::new(&config, key),
             udp: UdpSockets::new(config.udp_sockets),
             elsewhere: Vec::new(),
-            egress: VecDeque::with_capacity(config.egress_queue),
+            egress: Queue::new(config.egress_queue),
+            aside: None,
+            aside_datagram: None,
             handoffs: VecDeque::with_capacity(HANDOFFS_MAX),
             wanted: VecDeque::with_capacity(WANTED_MAX),
             large: (0..large)
@@ -204,8 +224,10 @@ impl<P: FramePool> Stack<P> {
             drops: DropCounters::default(),
             events: EventCounters::default(),
             hop_generation: 1,
-            next_identification,
+            identifications: Identifications::new(&config, key),
+            neighbor_generations: (0, 0),
             next_expiry: Instant::ZERO,
+            next_hop_expiry: Instant::ZERO,
             config,
         }
     }
@@ -218,19 +240,22 @@ impl<P: FramePool> Stack<P> {
         self.events.add(Event::FrameRxBytes, data.len() as u64);
         match self.plain_datagram(data) {
             Some((socket, parts)) => self.enqueue_datagram(pool, socket, frame, parts),
-            None => self.ingest_the_long_way(pool, frame, origin, now),
+            None => {
+                self.aside = Some(frame);
+                self.ingest_the_long_way(pool, origin, now);
+            }
         }
     }
 
-    /// Whatever is not a plain datagram for one of our sockets.
+    /// Whatever is not a plain datagram in an untagged frame for one of our sockets.
     #[cold]
-    fn ingest_the_long_way(
-        &mut self,
-        pool: &mut P,
-        mut frame: P::Frame,
-        origin: Origin,
-        now: Instant,
-    ) {
+    fn ingest_the_long_way(&mut self, pool: &mut P, origin: Origin, now: Instant) {
+        let Some(mut frame) = self.aside.take() else {
+            return;
+        };
+        if let Some((socket, parts)) = self.plain_tagged_datagram(frame.data()) {
+            return self.enqueue_datagram(pool, socket, frame, parts);
+        }
         match self.receive(pool, &mut frame, origin, now) {
             Ok(Disposition::Deliver { socket, parts }) => {
                 self.enqueue_datagram(pool, socket, frame, parts);
@@ -247,6 +272,7 @@ impl<P: FramePool> Stack<P> {
     pub fn expire(&mut self, pool: &mut P, now: Instant) {
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRY_INTERVAL;
+            self.expire_next_hops(now);
             self.expire_neighbors(pool, now);
             self.expire_path_mtus(now);
             self.expire_fragments(pool, now);
@@ -258,17 +284,16 @@ impl<P: FramePool> Stack<P> {
     /// went.
     #[inline]
     pub fn egress(&mut self, mut send: impl FnMut(P::Frame) -> Result<(), P::Frame>) -> usize {
-        let mut sent = 0;
-        while let Some(frame) = self.egress.pop_front() {
-            let len = frame.data().len() as u64;
-            if let Err(frame) = send(frame) {
-                self.egress.push_front(frame);
-                break;
-            }
-            self.events.add(Event::FrameTxBytes, len);
+        let (mut sent, mut bytes) = (0, 0);
+        self.egress.take_all(|frame| {
+            let len = frame.data().len();
+            send(frame)?;
             sent += 1;
-        }
+            bytes += len;
+            Ok(())
+        });
         self.events.add(Event::FrameTx, sent as u64);
+        self.events.add(Event::FrameTxBytes, bytes as u64);
         sent
     }
 
@@ -293,12 +318,26 @@ impl<P: FramePool> Stack<P> {
     /// Swaps in a new state of the link; the old one comes back, to be dropped elsewhere.
     pub fn set_link(&mut self, link: Box<LinkState>, now: Instant) -> Box<LinkState> {
         let old = core::mem::replace(&mut self.link, link);
+        self.plain_destination = if self.config.vlans == VlanIds::NONE {
+            AddressWord::new(self.link.mac)
+        } else {
+            AddressWord::NONE
+        };
         self.v4.set_addresses(&self.link.addresses);
         self.v6.set_addresses(&self.link.addresses);
         self.forget_next_hops();
         self.rebuild_demux();
         if self.config.announce {
-            self.announcements.set_addresses(&self.link.addresses, now);
+            // RFC 5227 §2.1, RFC 4861 §7.2.6: a link that came back may be another, and an address
+            // that moved to another NIC is to be found there.
+            let is_new = old.mac != self.link.mac || (self.link.up && !old.up);
+            if is_new {
+                self.announcements = Announcements::default();
+            }
+            if self.link.up {
+                self.announcements
+                    .set_addresses(&self.link.addresses, now);
+            }
         }
         old
     }
@@ -359,11 +398,11 @@ impl<P: FramePool> Stack<P> {
 
     /// Closes a socket; what waits in it is dropped.
     pub fn udp_close(&mut self, pool: &mut P, id: UdpSocketId) {
-        let Some(waiting) = self.udp.remove(id) else {
+        let Some(mut socket) = self.udp.remove(id) else {
             return;
         };
-        for datagram in waiting {
-            self.udp_release(pool, datagram);
+        while let Some(datagram) = socket.queue.pop() {
+            self.udp_discard(pool, datagram, DropReason::UdpSocketClosed);
         }
         self.rebuild_demux();
     }
@@ -416,7 +455,7 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Counts a drop and gives the frame back.
-    #[cold]
+    #[inline(always)] // See `aside`.
     fn discard(&mut self, pool: &mut P, frame: P::Frame, reason: DropReason) {
         self.drops.count(reason);
         pool.give(frame);
@@ -461,13 +500,16 @@ impl<P: FramePool> Stack<P> {
 
     /// Gives back every frame the stack holds, before the pool goes.
     pub fn release_all(&mut self, pool: &mut P) {
-        for frame in self.egress.drain(..) {
+        while let Some(frame) = self.egress.pop() {
+            self.drops.count(DropReason::TxQueueFull);
             pool.give(frame);
         }
         for (_, frame) in self.handoffs.drain(..) {
+            self.drops.count(DropReason::HandoffFull);
             pool.give(frame);
         }
         for datagram in self.udp.drain() {
+            self.drops.count(DropReason::UdpSocketClosed);
             match datagram.0 {
                 Storage::Frame { frame, .. } => pool.give(frame),
                 Storage::Large(large) => self.large.push(large),

@@ -17,19 +17,32 @@ use core::net::IpAddr;
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hop {
-    /// The next hop's Ethernet address.
-    pub(super) mac: MacAddr,
+    /// How an Ethernet header on the way there begins: the next hop's address, and ours.
+    pub(super) ethernet: [u8; 12],
     /// The longest IP packet the path carries, in bytes, as far as we know.
     pub(super) mtu: u16,
-    /// IPv4: the path carries less than we care to cut packets into; routers may.
-    pub(super) may_fragment: bool,
+    /// The longest that goes out whole, and as one that routers may not cut: as long as `mtu`; or 0,
+    /// where an IPv4 path carries less than we care to cut packets into, and routers may.
+    pub(super) uncut: u16,
 }
 
 impl Hop {
     /// Whether an IP packet of `len` bytes goes out whole, and as one that routers may not cut.
     #[inline]
     pub(super) const fn carries(&self, len: usize) -> bool {
-        len <= self.mtu as usize && !self.may_fragment
+        len <= self.uncut as usize
+    }
+
+    /// The next hop's Ethernet address.
+    pub(super) const fn mac(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = self.ethernet;
+        [a, b, c, d, e, f]
+    }
+
+    /// Whether routers may cut packets that go this way.
+    #[inline]
+    pub(super) const fn may_fragment(&self) -> bool {
+        self.uncut < self.mtu
     }
 }
 
@@ -54,7 +67,6 @@ struct HopEntry<A> {
     destination: A,
     generation: u32,
     hop: Hop,
-    expires: Instant,
     /// When the kernel is to be asked again whether the neighbour is there.
     refresh_at: Instant,
 }
@@ -66,16 +78,23 @@ impl<I: Ip> HopCache<I> {
             // No generation is 0: nothing is found in an empty cache.
             generation: 0,
             hop: Hop {
-                mac: [0; 6],
+                ethernet: [0; 12],
                 mtu: 0,
-                may_fragment: false,
+                uncut: 0,
             },
-            expires: Instant::ZERO,
             refresh_at: Instant::ZERO,
         };
         Self {
             entries: Box::new([empty; HOPS]),
         }
+    }
+}
+
+impl<I: IpStack> HopCache<I> {
+    /// Forgets one destination.
+    pub(super) fn forget(&mut self, destination: I::Addr) {
+        // No generation is 0.
+        self.entries[I::cache_index(destination) % HOPS].generation = 0;
     }
 }
 
@@ -93,19 +112,25 @@ impl<P: FramePool> Stack<P> {
     /// Queues a frame for the driver.
     #[inline]
     pub(super) fn transmit(&mut self, pool: &mut P, frame: P::Frame) {
-        // Its capacity is what the configuration says.
-        if self.egress.len() < self.egress.capacity() {
-            self.egress.push_back(frame);
-        } else {
+        if let Err(frame) = self.egress.push(frame) {
             self.discard(pool, frame, DropReason::TxQueueFull);
         }
     }
 
     /// Makes every cached next hop invalid.
     pub(super) fn forget_next_hops(&mut self) {
-        // Skipping 0, which marks empty entries. A cycle of 2^32 changes within one second, the
-        // lifetime of an entry, does not happen.
+        // Skipping 0, which marks empty entries. A cycle of 2^32 changes while an entry of the first
+        // is still there does not happen: that is one a second for 136 years.
         self.hop_generation = self.hop_generation.checked_add(1).unwrap_or(1);
+    }
+
+    /// All at once: an entry is never used for longer than [`HOP_LIFETIME`], and none has to say when
+    /// it was made.
+    pub(super) fn expire_next_hops(&mut self, now: Instant) {
+        if now >= self.next_hop_expiry {
+            self.next_hop_expiry = now + HOP_LIFETIME;
+            self.forget_next_hops();
+        }
     }
 
     /// The next hop of packets from `local` to `remote`.
@@ -117,20 +142,18 @@ impl<P: FramePool> Stack<P> {
         local: I::Addr,
         now: Instant,
     ) -> Result<Hop, DropReason> {
-        match self.known_hop::<I>(remote, now) {
-            Some(hop) => Ok(hop),
+        match self.known_hop::<I>(remote) {
+            Some(hop) => Ok(*hop),
             None => self.find_next_hop::<I>(pool, remote, local, now),
         }
     }
 
     /// The same, if it is remembered.
     #[inline]
-    pub(super) fn known_hop<I: IpStack>(&self, remote: I::Addr, now: Instant) -> Option<Hop> {
+    pub(super) fn known_hop<I: IpStack>(&self, remote: I::Addr) -> Option<&Hop> {
         let entry = &I::state_ref(self).hops.entries[I::cache_index(remote) % HOPS];
-        let good = entry.destination == remote
-            && entry.generation == self.hop_generation
-            && now < entry.expires;
-        good.then_some(entry.hop)
+        let good = entry.destination == remote && entry.generation == self.hop_generation;
+        good.then_some(&entry.hop)
     }
 
     #[cold]
@@ -141,13 +164,16 @@ impl<P: FramePool> Stack<P> {
         local: I::Addr,
         now: Instant,
     ) -> Result<Hop, DropReason> {
+        // RFC 1122 §3.2.1.3, §4.1.3.6: what we send comes from an address of ours, also when the
+        // address went while a datagram for it waited.
+        self.owner_of(local.into()).ok_or(DropReason::TxNoSource)?;
         let gateway = self.gateway_of::<I>(remote)?;
         let mac = self.resolve(pool, gateway, local.into(), now)?;
         let hop = self.hop_through::<I>(mac, remote);
         // A neighbour that we mirror goes stale in the kernel, which does not see our packets to
         // it. While it is in use, the kernel is asked to look after it.
         let old = &I::state(self).hops.entries[I::cache_index(remote) % HOPS];
-        let known = old.destination == remote && old.hop.mac == mac;
+        let known = old.destination == remote && old.hop.mac() == mac;
         let mut refresh_at = if known {
             old.refresh_at
         } else {
@@ -161,7 +187,6 @@ impl<P: FramePool> Stack<P> {
             destination: remote,
             generation: self.hop_generation,
             hop,
-            expires: now + HOP_LIFETIME,
             refresh_at,
         };
         I::state(self).hops.entries[I::cache_index(remote) % HOPS] = entry;
@@ -202,20 +227,13 @@ impl<P: FramePool> Stack<P> {
         let route_mtu = self.route_mtu::<I>(remote);
         let learned = I::state(self).path_mtus.get(remote);
         let mtu = learned.map_or(route_mtu, |path| path.mtu.min(route_mtu));
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let may_fragment = learned.is_some_and(|path| path.may_fragment);
         Hop {
-            mac,
-            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-            may_fragment: learned.is_some_and(|path| path.may_fragment),
+            ethernet: ethernet::addresses(mac, self.link.mac),
+            mtu,
+            uncut: if may_fragment { 0 } else { mtu },
         }
-    }
-
-    /// A number for a datagram that may come in pieces (RFC 7739 §5.3): a counter that starts at a
-    /// secret value, moved by a secret of the pair.
-    fn identification<I: IpStack>(&mut self, source: I::Addr, destination: I::Addr) -> u32 {
-        self.next_identification = self.next_identification.wrapping_add(1);
-        let secret = I::flow_hash(&self.key, source, destination, 0);
-        let secret = (secret >> 32) as u32;
-        self.next_identification.wrapping_add(secret)
     }
 
     /// Sends a UDP datagram with a copy of `payload`.
@@ -289,8 +307,8 @@ impl<P: FramePool> Stack<P> {
             pool.give(frame);
             return self.send_fragments(pool, header, pieces, hop, mtu, parked_for, now);
         }
-        if hop.may_fragment {
-            let identification = self.identification::<I>(header.source, header.destination);
+        if hop.may_fragment() {
+            let identification = self.identifications.next(header.source.into(), header.destination.into());
             #[expect(clippy::cast_possible_truncation, reason = "the field is that wide")]
             let identification = identification as u16;
             header.fragmentable = Some(identification);
@@ -298,7 +316,7 @@ impl<P: FramePool> Stack<P> {
         frame.set_len(ip_offset + I::HEADER_BYTES + len);
         frame.set_stamps(stamps);
         let data = frame.data_mut();
-        let written = self.emit_ethernet::<I>(data, hop.mac).and_then(|at| {
+        let written = self.emit_ethernet::<I>(data, hop.mac()).and_then(|at| {
             let at = at + I::emit(data, at, header)?;
             copy_pieces(data.get_mut(at..at + len)?, pieces, 0);
             Some(())
@@ -331,7 +349,7 @@ impl<P: FramePool> Stack<P> {
         if room == 0 {
             return Err(DropReason::TxTooLong);
         }
-        let identification = self.identification::<I>(header.source, header.destination);
+        let identification = self.identifications.next(header.source.into(), header.destination.into());
         let len = pieces[0].len() + pieces[1].len();
         let ip_offset = self.config.vlans.header_len();
         let mut offset = 0;
@@ -341,7 +359,7 @@ impl<P: FramePool> Stack<P> {
             let mut frame = pool.take().ok_or(DropReason::TxNoFrame)?;
             frame.set_len(ip_offset + I::HEADER_BYTES + extension + piece);
             let data = frame.data_mut();
-            let written = self.emit_ethernet::<I>(data, hop.mac).and_then(|at| {
+            let written = self.emit_ethernet::<I>(data, hop.mac()).and_then(|at| {
                 let at = emit_fragment(data, at, header, identification, offset, piece, more)?;
                 copy_pieces(data.get_mut(at..at + piece)?, pieces, offset);
                 Some(())

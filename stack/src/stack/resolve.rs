@@ -117,7 +117,20 @@ impl<P: FramePool> Stack<P> {
         if let Some(frame) = evicted {
             self.discard(pool, frame, DropReason::TxNeighborUnresolved);
         }
-        self.forget_next_hops();
+        self.forget_moved_neighbors();
+    }
+
+    /// Makes cached next hops invalid if any neighbour's answer has changed since last time: what
+    /// strangers say about themselves again and again must not empty the cache.
+    fn forget_moved_neighbors(&mut self) {
+        let generations = (
+            self.v4.neighbors.generation(),
+            self.v6.neighbors.generation(),
+        );
+        if self.neighbor_generations != generations {
+            self.neighbor_generations = generations;
+            self.forget_next_hops();
+        }
     }
 
     pub(super) fn mirror_neighbor(&mut self, pool: &mut P, update: NeighborUpdate) {
@@ -166,7 +179,7 @@ impl<P: FramePool> Stack<P> {
             return Err(DropReason::ArpNotForUs);
         }
         if self.owner_of(arp.sender.into()) == Some(AddressOwner::Stack) {
-            return Ok(self.conflict(pool, arp.sender.into(), now));
+            return Ok(self.conflict(pool, arp.sender.into(), origin, now));
         }
         let for_us = self.owner_of(arp.target.into()) == Some(AddressOwner::Stack);
         if !for_us {
@@ -209,7 +222,7 @@ impl<P: FramePool> Stack<P> {
         if let Some(frame) = ready {
             self.send_parked(pool, frame, mac);
         }
-        self.forget_next_hops();
+        self.forget_moved_neighbors();
     }
 
     /// A neighbour solicitation or advertisement.
@@ -236,7 +249,7 @@ impl<P: FramePool> Stack<P> {
                 match self.owner_of(meta.source.into()) {
                     // RFC 4862 §5.4.4: somebody else asks from our address.
                     Some(AddressOwner::Stack) => {
-                        return Ok(self.conflict(pool, meta.source.into(), now));
+                        return Ok(self.conflict(pool, meta.source.into(), origin, now));
                     }
                     Some(AddressOwner::Kernel) => return Err(DropReason::Ipv6SourceInvalid),
                     None => {}
@@ -257,7 +270,7 @@ impl<P: FramePool> Stack<P> {
                 }
                 if self.owner_of(target.into()) == Some(AddressOwner::Stack) {
                     // RFC 4862 §5.4.4: somebody else has our address.
-                    return Ok(self.conflict(pool, target.into(), now));
+                    return Ok(self.conflict(pool, target.into(), origin, now));
                 }
                 let neighbors = &mut self.v6.neighbors;
                 let ready = neighbors.advertise(target, target_mac, solicited, overrides, now);
@@ -308,10 +321,19 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Somebody else uses an address of ours: RFC 5227 §2.4 (b): say once that it is ours, and not
-    /// again for ten seconds.
-    fn conflict(&mut self, pool: &mut P, address: IpAddr, now: Instant) -> Disposition {
+    /// again for ten seconds. One worker speaks for all, and hears of it from the others.
+    fn conflict(
+        &mut self,
+        pool: &mut P,
+        address: IpAddr,
+        origin: Origin,
+        now: Instant,
+    ) -> Disposition {
         self.events.count(Event::AddressConflict);
-        if self.config.announce && self.announcements.may_defend(address, now) {
+        if !self.config.announce {
+            return Self::tell_everyone(origin);
+        }
+        if self.announcements.may_defend(address, now) {
             self.announce(pool, address);
         }
         Disposition::Done

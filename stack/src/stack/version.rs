@@ -16,7 +16,7 @@ use crate::udp::Version;
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, icmpv4, icmpv6, ipv4, ipv6, protocol};
 use alloc::vec::Vec;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
 /// The state of one version. `F` is a frame that waits for its next hop.
@@ -30,8 +30,8 @@ pub(super) struct VersionState<I: DemuxKey, F> {
     pub(super) reassembler: Option<Reassembler<I>>,
     /// The broadcast addresses of our subnets.
     broadcasts: Vec<Ipv4Addr>,
-    /// The bits that all of them have: whoever lacks one of these is no broadcast address.
-    broadcast_bits: u32,
+    /// Lowest bits that are equal in each of them, as a mask.
+    broadcast_low: u32,
 }
 
 impl<I: DemuxKey, F> VersionState<I, F> {
@@ -44,27 +44,45 @@ impl<I: DemuxKey, F> VersionState<I, F> {
             datagrams_max: config.reassembly_datagrams,
             payload_bytes_max: config.reassembly_bytes,
             timeout: config.reassembly_timeout,
+            // Room for others, whatever one source sends.
+            datagrams_per_source_max: (config.reassembly_datagrams / 4).max(1),
             ..Default::default()
         };
         let reassembler = (config.reassembly_bytes > 0).then(|| Reassembler::new(reassembly, key));
         Self {
-            demux: Demux::new(4, key),
+            demux: Demux::new(4),
             hops: HopCache::new(),
             neighbors: NeighborCache::new(neighbors, key),
             neighbor_actions: Vec::with_capacity(config.neighbors),
             path_mtus: PathMtuCache::new(config.neighbors, key),
             reassembler,
             broadcasts: Vec::new(),
-            broadcast_bits: u32::MAX,
+            broadcast_low: 0,
         }
     }
 
     pub(super) fn set_addresses(&mut self, addresses: &[LocalAddress]) {
         self.broadcasts.clear();
-        self.broadcasts
-            .extend(addresses.iter().filter_map(|local| local.broadcast));
-        let all_bits = |bits, broadcast: &Ipv4Addr| bits & broadcast.to_bits();
-        self.broadcast_bits = self.broadcasts.iter().fold(u32::MAX, all_bits);
+        for local in addresses {
+            self.broadcasts.extend(local.broadcast);
+            // The kernel takes both forms for broadcasts (`fib_add_ifaddr`), whether `ip address`
+            // was told of one or not.
+            if let IpAddr::V4(address) = local.address
+                && local.prefix_len < 31
+            {
+                let host = u32::MAX.checked_shr(local.prefix_len.into()).unwrap_or(0);
+                let bits = address.to_bits();
+                self.broadcasts.push(Ipv4Addr::from_bits(bits | host));
+                self.broadcasts.push(Ipv4Addr::from_bits(bits & !host));
+            }
+        }
+        let hosts = self.broadcasts.iter().map(|broadcast| {
+            let bits = broadcast.to_bits();
+            // The lowest run of equal bits, as a mask.
+            let run = bits.trailing_ones().max(bits.trailing_zeros());
+            u32::MAX.checked_shl(run).map_or(u32::MAX, |rest| !rest)
+        });
+        self.broadcast_low = hosts.min().unwrap_or(0);
     }
 }
 
@@ -72,8 +90,9 @@ impl<F> VersionState<Ipv4, F> {
     /// Whether it is the broadcast address of a subnet of ours.
     #[inline]
     pub(super) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
-        let bits = self.broadcast_bits;
-        address.to_bits() & bits == bits && self.broadcasts.contains(&address)
+        // Their lowest bits are all ones or all zeros; those of most addresses are neither.
+        let low = address.to_bits().wrapping_add(1) & self.broadcast_low;
+        low <= 1 && self.broadcasts.contains(&address)
     }
 }
 
@@ -98,7 +117,7 @@ pub(super) trait IpStack: DemuxKey {
     /// A keyed hash of a flow.
     fn flow_hash(key: &HashKey, local: Self::Addr, remote: Self::Addr, ports: u32) -> u64;
 
-    /// A cheap index for small caches whose entries are checked anyway.
+    /// A cheap index, below 256, for small caches whose entries are checked anyway.
     fn cache_index(address: Self::Addr) -> usize;
 
     /// Source and destination of a packet at `offset` of a frame.
@@ -180,8 +199,9 @@ impl IpStack for Ipv4 {
 
     #[inline]
     fn cache_index(address: Ipv4Addr) -> usize {
-        let bits = address.to_bits();
-        (bits ^ bits >> 8) as usize
+        // Multiplied by 2^32 divided by the golden ratio, neighbouring addresses are far apart.
+        let bits = u32::from_ne_bytes(address.octets()).wrapping_mul(0x9e37_79b1);
+        (bits >> 24) as usize
     }
 
     #[inline]
@@ -301,9 +321,10 @@ impl IpStack for Ipv6 {
 
     #[inline]
     fn cache_index(address: Ipv6Addr) -> usize {
-        let bits = address.to_bits();
-        let low = bits as usize;
-        low ^ low >> 8
+        let octets = address.octets();
+        let (words, _) = octets.as_chunks::<8>();
+        let [high, low] = [words[0], words[1]].map(u64::from_ne_bytes);
+        ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
     }
 
     #[inline]

@@ -1,10 +1,10 @@
 //! Datagram sockets: what waits in them, and what an application holds of a datagram.
 
 use crate::frame::{Frame, Stamps};
+use crate::queue::Queue;
 use crate::socket::bind::Bind;
-use crate::wire::{array_at, chunk_at, udp};
+use crate::wire::{array_at, chunk_at, ethernet, ipv4, ipv6, udp};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 
@@ -23,12 +23,32 @@ pub struct UdpSocketId {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts {
-    pub(crate) ip_offset: u16,
-    pub(crate) payload_offset: u16,
     pub(crate) payload_len: u16,
-    pub(crate) version: Version,
+    pub(crate) payload_offset: u16,
+    pub(crate) ip_offset: u16,
     /// The checksum has been verified, and nobody has written to the payload since.
     pub(crate) checksum_stands: bool,
+    pub(crate) headers: Headers,
+}
+
+/// What stands in front of a payload. Plain is Ethernet without tags, IP without options or extension
+/// headers, and UDP: every offset is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Headers {
+    PlainV4,
+    PlainV6,
+    OtherV4,
+    OtherV6,
+}
+
+impl Headers {
+    /// IP version 4, or 6.
+    pub(crate) const fn version(self) -> Version {
+        match self {
+            Self::PlainV4 | Self::OtherV4 => Version::V4,
+            Self::PlainV6 | Self::OtherV6 => Version::V6,
+        }
+    }
 }
 
 impl Parts {
@@ -36,7 +56,7 @@ impl Parts {
     ///
     /// Every offset lies in a frame, and no frame is longer than 65,535 bytes; a datagram that was
     /// reassembled has no parts.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "offsets within a frame")]
     pub(crate) fn new(
         version: Version,
@@ -44,29 +64,43 @@ impl Parts {
         packet: &udp::Packet<'_>,
         checksum_stands: bool,
     ) -> Self {
+        let payload_offset = packet.payload().start;
+        let untagged = ip_offset == ethernet::HEADER_LEN;
+        let headers = match (version, payload_offset - ip_offset) {
+            (Version::V4, V4_HEADERS_LEN) if untagged => Headers::PlainV4,
+            (Version::V6, V6_HEADERS_LEN) if untagged => Headers::PlainV6,
+            (Version::V4, _) => Headers::OtherV4,
+            (Version::V6, _) => Headers::OtherV6,
+        };
         Self {
-            ip_offset: ip_offset as u16,
-            payload_offset: packet.payload().start as u16,
             payload_len: packet.payload_len() as u16,
-            version,
+            payload_offset: payload_offset as u16,
+            ip_offset: ip_offset as u16,
             checksum_stands,
+            headers,
         }
     }
 
     /// Whether nothing stands between an IP header of `ip_header_len` bytes and the UDP header.
     #[inline]
-    pub(crate) const fn is_plain(self, ip_header_len: usize) -> bool {
+    pub(crate) const fn has_plain_ip(&self, ip_header_len: usize) -> bool {
         self.payload_offset as usize == self.ip_offset as usize + ip_header_len + udp::HEADER_LEN
     }
 
-    /// What the UDP header says: its own length and the payload's, in bytes.
+    /// What the UDP header says: its own length and the payload's, in bytes. A frame holds fewer than
+    /// 65,528 bytes of payload.
     #[inline]
-    pub(crate) const fn udp_len(self) -> u16 {
+    pub(crate) const fn udp_len(&self) -> u16 {
         const HEADER: u16 = 8;
         const _: () = assert!(HEADER as usize == udp::HEADER_LEN);
-        self.payload_len.saturating_add(HEADER)
+        self.payload_len.wrapping_add(HEADER)
     }
 }
+
+/// Headers of IPv4 without options and UDP, in bytes.
+const V4_HEADERS_LEN: usize = ipv4::HEADER_LEN + udp::HEADER_LEN;
+/// Headers of IPv6 without extensions and UDP, in bytes.
+const V6_HEADERS_LEN: usize = ipv6::HEADER_LEN + udp::HEADER_LEN;
 
 /// IP versions at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +227,13 @@ impl<F: Frame> Datagram<F> {
     pub fn ports(&self) -> (u16, u16) {
         match &self.0 {
             Storage::Frame { frame, parts } => {
-                let udp = usize::from(parts.payload_offset).saturating_sub(udp::HEADER_LEN);
-                udp::embedded_ports(frame.data(), udp).unwrap_or((0, 0))
+                let data = frame.data();
+                // The same three times, but for offsets that are constants.
+                match parts.headers {
+                    Headers::PlainV4 => ports(data, ethernet::HEADER_LEN + ipv4::HEADER_LEN),
+                    Headers::PlainV6 => ports(data, ethernet::HEADER_LEN + ipv6::HEADER_LEN),
+                    _ => ports(data, usize::from(parts.payload_offset) - udp::HEADER_LEN),
+                }
             }
             Storage::Large(large) => (large.remote.port(), large.local.port()),
         }
@@ -203,7 +242,7 @@ impl<F: Frame> Datagram<F> {
     /// (remote, local).
     fn endpoints(&self) -> (SocketAddr, SocketAddr) {
         match &self.0 {
-            Storage::Frame { frame, parts } => read_endpoints(frame.data(), *parts),
+            Storage::Frame { frame, parts } => read_endpoints(frame.data(), parts),
             Storage::Large(large) => (large.remote, large.local),
         }
     }
@@ -217,7 +256,7 @@ impl<F: Frame> Datagram<F> {
                 else {
                     return 0;
                 };
-                match parts.version {
+                match parts.headers.version() {
                     Version::V4 => *second,
                     Version::V6 => first << 4 | second >> 4,
                 }
@@ -236,11 +275,16 @@ impl<F: Frame> Datagram<F> {
     }
 }
 
-fn read_endpoints(data: &[u8], parts: Parts) -> (SocketAddr, SocketAddr) {
+#[inline]
+fn ports(data: &[u8], udp_offset: usize) -> (u16, u16) {
+    udp::embedded_ports(data, udp_offset).unwrap_or((0, 0))
+}
+
+fn read_endpoints(data: &[u8], parts: &Parts) -> (SocketAddr, SocketAddr) {
     let ip = usize::from(parts.ip_offset);
     let udp = usize::from(parts.payload_offset).saturating_sub(udp::HEADER_LEN);
     let (remote_port, local_port) = udp::embedded_ports(data, udp).unwrap_or((0, 0));
-    let (remote, local): (IpAddr, IpAddr) = match parts.version {
+    let (remote, local): (IpAddr, IpAddr) = match parts.headers.version() {
         Version::V4 => {
             let addresses: [u8; 8] = chunk_at(data, ip + 12).copied().unwrap_or([0; 8]);
             (
@@ -280,8 +324,7 @@ pub(crate) struct UdpSocket<F> {
     generation: u16,
     /// `None` where no socket is open.
     pub(crate) bind: Option<Bind>,
-    /// Made with room for all that may wait, and never grown.
-    queue: VecDeque<Datagram<F>>,
+    pub(crate) queue: Queue<Datagram<F>>,
     pub(crate) soft_error: Option<SoftError>,
 }
 
@@ -290,32 +333,9 @@ impl<F> UdpSocket<F> {
         Self {
             generation,
             bind: None,
-            queue: VecDeque::new(),
+            queue: Queue::NONE,
             soft_error: None,
         }
-    }
-
-    /// Whether another datagram may wait.
-    #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.queue.len() < self.queue.capacity()
-    }
-
-    /// Lets a datagram wait; the caller has made sure that there is room.
-    #[inline]
-    pub(crate) fn push(&mut self, datagram: Datagram<F>) {
-        self.queue.push_back(datagram);
-    }
-
-    /// The datagram that has waited longest.
-    #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Datagram<F>> {
-        self.queue.pop_front()
-    }
-
-    /// How many wait.
-    pub(crate) fn len(&self) -> usize {
-        self.queue.len()
     }
 }
 
@@ -337,19 +357,19 @@ impl<F> UdpSockets<F> {
         let index = self.slots.iter().position(|slot| slot.bind.is_none())?;
         let socket = &mut self.slots[index];
         socket.bind = Some(bind);
-        socket.queue = VecDeque::with_capacity(limit);
+        socket.queue = Queue::new(limit);
         Some(UdpSocketId {
             index: u16::try_from(index).ok()?,
             generation: socket.generation,
         })
     }
 
-    /// Closes a socket; what waited in it comes back.
-    pub(crate) fn remove(&mut self, id: UdpSocketId) -> Option<VecDeque<Datagram<F>>> {
+    /// Closes a socket; what waited in it is in what comes back.
+    pub(crate) fn remove(&mut self, id: UdpSocketId) -> Option<UdpSocket<F>> {
         let socket = self.get_mut(id)?;
         socket.bind?;
         let closed = UdpSocket::closed(socket.generation.wrapping_add(1));
-        Some(core::mem::replace(socket, closed).queue)
+        Some(core::mem::replace(socket, closed))
     }
 
     /// The socket of this handle, unless it was closed.
@@ -376,6 +396,6 @@ impl<F> UdpSockets<F> {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Datagram<F>> {
         self.slots
             .iter_mut()
-            .flat_map(|socket| socket.queue.drain(..))
+            .flat_map(|socket| core::iter::from_fn(|| socket.queue.pop()))
     }
 }

@@ -40,6 +40,27 @@ pub const fn is_group(address: MacAddr) -> bool {
     address[0] & 1 != 0
 }
 
+/// An Ethernet address in one word: comparing two of them is one instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressWord(u64);
+
+impl AddressWord {
+    /// Equal to the word of no address.
+    pub const NONE: AddressWord = AddressWord(u64::MAX);
+
+    /// The word of an address.
+    #[must_use]
+    pub const fn new([a, b, c, d, e, f]: MacAddr) -> Self {
+        Self::of([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// The word of the address that eight bytes begin with; the other two are shifted out.
+    #[inline]
+    const fn of(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes) << 16)
+    }
+}
+
 /// The VLAN identifiers of a frame, outermost first. A priority tag (VID 0) names no VLAN and does
 /// not count (IEEE 802.1Q §6.9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +187,13 @@ impl<'a> Packet<'a> {
         array_at(self.header, 0)
     }
 
+    /// The same in one word.
+    #[inline]
+    #[must_use]
+    pub const fn destination_word(&self) -> AddressWord {
+        AddressWord::of(array_at(self.header, 0))
+    }
+
     /// Who sent it.
     #[inline]
     #[must_use]
@@ -185,6 +213,14 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn ether_type(&self) -> u16 {
         self.ether_type
+    }
+
+    /// Whether the EtherType in front of any tags is this one.
+    #[inline]
+    #[must_use]
+    pub const fn has_type(&self, ether_type: u16) -> bool {
+        // The constant is turned round, not what was read.
+        u16::from_ne_bytes(array_at(self.header, 12)) == ether_type.to_be()
     }
 
     /// Where the payload starts, in bytes from the start of the frame.
@@ -247,6 +283,15 @@ impl Repr {
             .copy_from_slice(&self.ether_type.to_be_bytes());
         Some(len)
     }
+}
+
+/// What a header begins with.
+#[must_use]
+pub(crate) fn addresses(destination: MacAddr, source: MacAddr) -> [u8; 12] {
+    let mut addresses = [0; 12];
+    super::put(&mut addresses, 0, destination);
+    super::put(&mut addresses, 6, source);
+    addresses
 }
 
 /// Turns a received header round in place: the reply goes to `destination` from `source`, and

@@ -23,6 +23,9 @@ pub const HEADER_LEN_MAX: usize = 60;
 /// Every IPv4 host receives datagrams of at least this many bytes (RFC 791 §3.1).
 pub const DATAGRAM_LEN_MIN: usize = 576;
 
+/// Version 4, and a header length of five words of 32 bits: no options.
+const VERSION_AND_LENGTH: u8 = 0x45;
+
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
@@ -50,20 +53,55 @@ impl<'a> Packet<'a> {
     /// The [`DropReason`] of the first check that fails.
     #[inline]
     pub fn new_checked(data: &'a [u8], offset: usize) -> Result<Self, DropReason> {
+        let header: &[u8; HEADER_LEN] = chunk_at(data, offset).ok_or(DropReason::Ipv4Truncated)?;
+        if header[0] == VERSION_AND_LENGTH {
+            return Self::without_options(data, offset, header);
+        }
         let this = Self::new_embedded(data, offset)?;
         if data.len() - offset < this.total_len {
             return Err(DropReason::Ipv4TotalLength);
         }
-        let sum = if this.header_len == HEADER_LEN {
-            Sum::ZERO.add_header20(this.header)
-        } else {
-            this.check_options(data)?
-        };
         // RFC 1122 §3.2.1.2: verify the checksum of every datagram, discard silently.
-        if !sum.is_valid() {
+        if !this.check_options(data)?.is_valid() {
             return Err(DropReason::Ipv4Checksum);
         }
         Ok(this)
+    }
+
+    /// The same for a whole datagram without options; `None` for all others.
+    #[inline]
+    #[must_use]
+    pub fn new_plain(data: &'a [u8], offset: usize) -> Option<Self> {
+        // Version, length, and of flags and fragment offset all but DF, in one comparison.
+        const MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+        const PLAIN: u64 = u64::from_ne_bytes([VERSION_AND_LENGTH, 0, 0, 0, 0, 0, 0, 0]);
+        let header: &[u8; HEADER_LEN] = chunk_at(data, offset)?;
+        if u64::from_ne_bytes(array_at(header, 0)) & MASK != PLAIN {
+            return None;
+        }
+        Self::without_options(data, offset, header).ok()
+    }
+
+    #[inline]
+    fn without_options(
+        data: &'a [u8],
+        offset: usize,
+        header: &'a [u8; HEADER_LEN],
+    ) -> Result<Self, DropReason> {
+        let total_len = usize::from(be16(header, 2));
+        if total_len < HEADER_LEN || data.len() - offset < total_len {
+            return Err(DropReason::Ipv4TotalLength);
+        }
+        // RFC 1122 §3.2.1.2, as above.
+        if !Sum::header20(header).is_valid() {
+            return Err(DropReason::Ipv4Checksum);
+        }
+        Ok(Self {
+            header,
+            offset,
+            header_len: HEADER_LEN,
+            total_len,
+        })
     }
 
     /// Reads a header quoted in an ICMP error: the packet may be cut short behind its header, and
@@ -75,7 +113,7 @@ impl<'a> Packet<'a> {
     pub fn new_embedded(data: &'a [u8], offset: usize) -> Result<Self, DropReason> {
         let header: &[u8; HEADER_LEN] = chunk_at(data, offset).ok_or(DropReason::Ipv4Truncated)?;
         let header_len = usize::from(header[0] & 0x0f) * 4;
-        if header[0] != 0x45 {
+        if header[0] != VERSION_AND_LENGTH {
             // RFC 1122 §3.2.1.1: silently discard a version other than 4.
             if header[0] >> 4 != 4 {
                 return Err(DropReason::Ipv4Version);
@@ -262,7 +300,6 @@ impl Repr {
     #[must_use]
     pub fn emit(&self, data: &mut [u8], offset: usize) -> Option<usize> {
         let header: &mut [u8; HEADER_LEN] = chunk_at_mut(data, offset)?;
-        const VERSION_AND_LENGTH: u8 = 0x45;
         let (identification, flags) = match self.fragment {
             None => (0, DONT_FRAGMENT),
             Some(piece) => {
@@ -272,7 +309,8 @@ impl Repr {
         };
         const HEADER: u16 = 20;
         const _: () = assert!(HEADER as usize == HEADER_LEN);
-        let total_len = self.payload_len.saturating_add(HEADER);
+        debug_assert!(self.payload_len <= u16::MAX - HEADER, "invariant: a length IPv4 can say");
+        let total_len = self.payload_len.wrapping_add(HEADER);
         // Summed from the fields: reading back what was just written is slower.
         let sum = Sum::pseudo_v4(self.source, self.destination, 0, total_len)
             .add_be16(u16::from_be_bytes([VERSION_AND_LENGTH, self.tos]))

@@ -103,6 +103,15 @@ impl<'a> Packet<'a> {
         Ok(this)
     }
 
+    /// The same for a packet without extension headers; `None` for all others.
+    #[inline]
+    #[must_use]
+    pub fn new_plain(data: &'a [u8], offset: usize) -> Option<Self> {
+        let (header, payload_len) = Self::fixed_header(data, offset).ok()?;
+        let fits = data.len() - offset - HEADER_LEN >= payload_len;
+        (fits && !is_extension(header[6])).then(|| Self::at(header, offset, payload_len))
+    }
+
     /// Reads a header quoted in an ICMP error: the packet may be cut short.
     ///
     /// # Errors
@@ -194,6 +203,9 @@ impl<'a> Packet<'a> {
                         reason: DropReason::Ipv6RoutingHeader,
                         report: Some(self.report(0, at - self.offset + 2)),
                     });
+                }
+                protocol::FRAGMENT if self.fragment.is_some() => {
+                    return Err(DropReason::Ipv6ExtensionHeader.into());
                 }
                 protocol::FRAGMENT => {
                     let word = be16(first, 2);

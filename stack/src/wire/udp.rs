@@ -20,7 +20,7 @@ pub const HEADER_LEN: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     header: &'a [u8; HEADER_LEN],
-    bytes: &'a [u8],
+    payload: &'a [u8],
     offset: usize,
 }
 
@@ -43,17 +43,19 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn new_checked(data: &'a [u8], range: Range<usize>) -> Result<Self, DropReason> {
         let offset = range.start;
-        let bytes = data.get(range).ok_or(DropReason::UdpTruncated)?;
-        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(DropReason::UdpTruncated)?;
+        let header: &[u8; HEADER_LEN] = chunk_at(data, offset).ok_or(DropReason::UdpTruncated)?;
         let len = usize::from(be16(header, 4));
-        if len < HEADER_LEN {
-            return Err(DropReason::UdpLength);
-        }
         // RFC 768 lets a datagram be shorter than its IP payload; the rest is not ours to read.
-        let bytes = bytes.get(..len).ok_or(DropReason::UdpLength)?;
+        let payload = match data.get(offset + HEADER_LEN..offset + len) {
+            Some(payload) if offset + len <= range.end && range.end <= data.len() => payload,
+            _ if range.len() < HEADER_LEN || data.len() < range.end => {
+                return Err(DropReason::UdpTruncated);
+            }
+            _ => return Err(DropReason::UdpLength),
+        };
         Ok(Self {
             header,
-            bytes,
+            payload,
             offset,
         })
     }
@@ -62,13 +64,14 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// [`DropReason::UdpChecksum`].
-    #[inline]
+    #[inline(always)]
     pub fn verify(&self, pseudo: impl FnOnce(u16) -> Sum) -> Result<Verified, DropReason> {
         if self.header[6] == 0 && self.header[7] == 0 {
             return Ok(Verified::Absent);
         }
         let pseudo = pseudo(be16(self.header, 4));
-        if pseudo.add_bytes(self.bytes).is_valid() {
+        let header = pseudo.add_chunk::<HEADER_LEN, 1>(self.header);
+        if header.add_bytes(self.payload).is_valid() {
             return Ok(Verified::Right);
         }
         if pseudo.incomplete() == [self.header[6], self.header[7]] {
@@ -95,14 +98,14 @@ impl<'a> Packet<'a> {
     #[inline]
     #[must_use]
     pub const fn payload_len(&self) -> usize {
-        self.bytes.len() - HEADER_LEN
+        self.payload.len()
     }
 
     /// Where the payload lies in what was given to [`new_checked`](Self::new_checked).
     #[inline]
     #[must_use]
     pub const fn payload(&self) -> Range<usize> {
-        self.offset + HEADER_LEN..self.offset + self.bytes.len()
+        self.offset + HEADER_LEN..self.offset + HEADER_LEN + self.payload.len()
     }
 }
 
@@ -123,6 +126,21 @@ pub fn turn_round(data: &mut [u8], offset: usize) -> Option<()> {
     let ports: &mut [u8; 4] = chunk_at_mut(data, offset)?;
     let [a, b, c, d] = *ports;
     *ports = [c, d, a, b];
+    Some(())
+}
+
+/// The same for a payload that has changed: it is `len` bytes long with its header now, and `pseudo`
+/// is the sum of the pseudo-header that says so.
+#[inline(always)]
+#[must_use]
+pub fn turn_round_rewritten(data: &mut [u8], offset: usize, len: u16, pseudo: Sum) -> Option<()> {
+    let bytes = data.get_mut(offset..offset + usize::from(len))?;
+    let (header, payload) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+    let [a, b, c, d, ..] = *header;
+    let [high, low] = len.to_be_bytes();
+    *header = [c, d, a, b, high, low, 0, 0];
+    let sum = pseudo.add_chunk::<HEADER_LEN, 1>(header).add_bytes(payload);
+    put(header, 6, sum.checksum_udp());
     Some(())
 }
 
