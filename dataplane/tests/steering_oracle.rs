@@ -59,10 +59,22 @@ fn parse(data: &[u8], at: usize, is_v4: bool, quoted: bool) -> Option<Parsed> {
 }
 
 /// How many IPv6 extension headers there are: steering follows fewer than the stack.
-fn extension_count(data: &[u8], mut at: usize) -> u32 {
+fn extension_count(data: &[u8], at: usize) -> usize {
+    extensions(data, at).len()
+}
+
+/// Whether a routing header of this IPv6 packet names nodes that it has yet to visit.
+fn is_en_route(data: &[u8], at: usize) -> bool {
+    extensions(data, at)
+        .iter()
+        .any(|&(kind, at)| kind == protocol::ROUTING && data[at + 3] != 0)
+}
+
+/// The kinds of an IPv6 packet's extension headers, and where each starts.
+fn extensions(data: &[u8], mut at: usize) -> Vec<(u8, usize)> {
     let mut next = data[at + 6];
     at += 40;
-    let mut count = 0;
+    let mut found = Vec::new();
     while matches!(next, 0 | 43 | 44 | 51 | 60) && at + 8 <= data.len() {
         let units = usize::from(data[at + 1]);
         let len = match next {
@@ -70,11 +82,11 @@ fn extension_count(data: &[u8], mut at: usize) -> u32 {
             51 => (units + 2) * 4,
             _ => (units + 1) * 8,
         };
+        found.push((next, at));
         next = data[at];
         at += len;
-        count += 1;
     }
-    count
+    found
 }
 
 /// The rules as lists of what people would write.
@@ -201,7 +213,7 @@ impl Oracle<'_> {
                 Verdict::PassFragment
             });
         }
-        if !is_v4 && extension_count(data, at) > EXTENSION_HEADER_COUNT_MAX {
+        if !is_v4 && extension_count(data, at) > EXTENSION_HEADER_COUNT_MAX as usize {
             return Some(Verdict::PassExtensionHeaders);
         }
         let payload = data.get(packet.payload.clone())?;
@@ -251,10 +263,13 @@ impl Oracle<'_> {
             _ => return Some(Verdict::PassUnmatched),
         }
         let quoted = parse(data, at + 8, is_v4, true)?;
-        if !is_v4 && extension_count(data, at + 8) > EXTENSION_HEADER_COUNT_MAX {
+        if !is_v4 && extension_count(data, at + 8) > EXTENSION_HEADER_COUNT_MAX as usize {
             return Some(Verdict::PassUnmatched);
         }
-        if quoted.source != packet.destination || quoted.later_fragment {
+        // A quoted packet on its way through others is none that we sent: we send no routing headers.
+        // The stack does not mind.
+        let en_route = !is_v4 && is_en_route(data, at + 8);
+        if quoted.source != packet.destination || quoted.later_fragment || en_route {
             return Some(Verdict::PassUnmatched);
         }
         if !matches!(quoted.protocol, protocol::UDP | protocol::TCP) {

@@ -21,7 +21,10 @@ const _: () = assert!(size_of::<BenchFrame>() == 32);
 
 impl BenchFrame {
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "never longer than `capacity`")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "never longer than `capacity`"
+    )]
     fn len(&self) -> usize {
         usize::from(self.len as u16)
     }
@@ -85,7 +88,10 @@ impl BenchPool {
     pub(crate) fn receive(&mut self, packet: &[u8]) -> Option<BenchFrame> {
         let mut frame = self.take()?;
         frame.set_len(packet.len());
-        frame.data_mut().get_mut(..packet.len())?.copy_from_slice(packet);
+        frame
+            .data_mut()
+            .get_mut(..packet.len())?
+            .copy_from_slice(packet);
         Some(frame)
     }
 }

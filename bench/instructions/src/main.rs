@@ -16,8 +16,8 @@ mod reflector;
 mod smoltcp_echo;
 mod stack_echo;
 
-use packet::{Request, Version};
 use crate::frame::{BenchFrame, BenchPool};
+use packet::{Request, Version};
 use stack::time::{Duration, Instant};
 use std::process::ExitCode;
 

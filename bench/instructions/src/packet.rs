@@ -1,7 +1,7 @@
 //! The request, and what a right answer to it is.
 
-use stack::frame::Frame as _;
 use crate::frame::BenchFrame;
+use stack::frame::Frame as _;
 use stack::link::MacAddr;
 use stack::wire::checksum::Sum;
 use stack::wire::{ethernet, ipv4, ipv6, protocol, udp};

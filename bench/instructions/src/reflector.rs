@@ -3,8 +3,8 @@
 
 use super::Subject;
 use super::packet::{OUR_MAC, OUR_PORT};
-use stack::frame::Frame as _;
 use crate::frame::{BenchFrame, BenchPool};
+use stack::frame::Frame as _;
 use stack::time::Instant;
 use stack::wire::checksum::Sum;
 use stack::wire::{ethernet, ipv4, ipv6, protocol, udp};

@@ -3,6 +3,7 @@
 
 use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, PEER_MAC, PEER_V4, PEER_V6};
 use super::{BATCH, Subject};
+use crate::frame::{BenchFrame, BenchPool};
 use smoltcp::iface::{
     self, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet,
 };
@@ -11,7 +12,6 @@ use smoltcp::socket::udp;
 use smoltcp::time::Instant as SmolInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 use stack::frame::{Frame as _, FramePool as _};
-use crate::frame::{BenchFrame, BenchPool};
 use stack::time::Instant;
 use stack::wire::{arp, ethernet, ipv6, ndp, protocol};
 

@@ -220,12 +220,7 @@ fn options(config: &Config) -> Options {
     }
 }
 
-fn stack_config(
-    config: &Config,
-    worker: usize,
-    workers: usize,
-    secret: [u64; 2],
-) -> stack::Config {
+fn stack_config(config: &Config, worker: usize, workers: usize, secret: [u64; 2]) -> stack::Config {
     stack::Config {
         vlans: VlanIds::new(&config.interface.vlan)
             .expect("invariant: the configuration has at most two, each 1 to 4094"),

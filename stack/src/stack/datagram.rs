@@ -118,11 +118,7 @@ impl<P: FramePool> Stack<P> {
     /// A reply whose next hop has to be found, or that cannot go out in its request's frame: the
     /// request had options, or the reply is longer than the path carries.
     #[cold]
-    fn reply_the_long_way(
-        &mut self,
-        pool: &mut P,
-        now: Instant,
-    ) -> Result<(), SendError> {
+    fn reply_the_long_way(&mut self, pool: &mut P, now: Instant) -> Result<(), SendError> {
         let (mut frame, parts) = match self.aside_datagram.take() {
             Some(Datagram(Storage::Frame { frame, parts })) => (frame, parts),
             Some(Datagram(Storage::Large(large))) => return self.reply_large(pool, large, now),

@@ -58,7 +58,10 @@ impl<P: FramePool> Stack<P> {
     fn plain_ipv4(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
         let packet = ipv4::Packet::new_plain(data, offset)?;
         let (source, destination) = (packet.source(), packet.destination());
-        if packet.protocol() != protocol::UDP || source.is_invalid_source() || self.v4.is_broadcast(source) {
+        if packet.protocol() != protocol::UDP
+            || source.is_invalid_source()
+            || self.v4.is_broadcast(source)
+        {
             return None;
         }
         self.plain_udp::<Ipv4>(data, offset, (source, destination), packet.payload())
@@ -95,11 +98,7 @@ impl<P: FramePool> Stack<P> {
     /// Makes a datagram in an untagged frame its own reply, if its next hop is known and nothing else
     /// stands in the way; says whether it did.
     #[inline]
-    pub(super) fn turn_plain_round(
-        &mut self,
-        frame: &mut P::Frame,
-        parts: &Parts,
-    ) -> bool {
+    pub(super) fn turn_plain_round(&mut self, frame: &mut P::Frame, parts: &Parts) -> bool {
         let turned = if parts.headers == Headers::PlainV4 {
             self.turn_round_to_known_hop::<Ipv4>(frame, parts)
         } else if parts.headers == Headers::PlainV6 {

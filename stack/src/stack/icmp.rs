@@ -58,7 +58,14 @@ impl<P: FramePool> Stack<P> {
                     ports_at: at + embedded.header_len(),
                     packet_len: embedded.total_len(),
                 };
-                self.soft_error(data, error, (message.kind(), message.code()), mtu, origin, now)
+                self.soft_error(
+                    data,
+                    error,
+                    (message.kind(), message.code()),
+                    mtu,
+                    origin,
+                    now,
+                )
             }
             // RFC 6633: source quench is discarded. Redirects are the kernel's, which owns the
             // routes (and refuses them, as any server should).
@@ -155,7 +162,14 @@ impl<P: FramePool> Stack<P> {
         self.events.count(Event::IcmpErrorRx);
         let lowered = mtu.is_some_and(|next_hop_mtu| {
             let packet_len = u32::try_from(packet_len).unwrap_or(u32::MAX);
-            self.learn_path_mtu::<I>(remote, TooBig { next_hop_mtu, packet_len }, now)
+            self.learn_path_mtu::<I>(
+                remote,
+                TooBig {
+                    next_hop_mtu,
+                    packet_len,
+                },
+                now,
+            )
         });
         if let Target::Socket(index) = target
             && let Some(socket) = self.udp.at_mut(index)

@@ -55,9 +55,7 @@ impl Identifications {
         let counter = &mut self.counters[choice % COUNTERS];
         *counter = counter.wrapping_add(1);
         let number = counter.wrapping_add(start);
-        number
-            .wrapping_mul(self.stride)
-            .wrapping_add(self.worker)
+        number.wrapping_mul(self.stride).wrapping_add(self.worker)
     }
 }
 

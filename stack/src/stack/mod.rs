@@ -335,8 +335,7 @@ impl<P: FramePool> Stack<P> {
                 self.announcements = Announcements::default();
             }
             if self.link.up {
-                self.announcements
-                    .set_addresses(&self.link.addresses, now);
+                self.announcements.set_addresses(&self.link.addresses, now);
             }
         }
         old

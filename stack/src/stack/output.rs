@@ -308,7 +308,9 @@ impl<P: FramePool> Stack<P> {
             return self.send_fragments(pool, header, pieces, hop, mtu, parked_for, now);
         }
         if hop.may_fragment() {
-            let identification = self.identifications.next(header.source.into(), header.destination.into());
+            let identification = self
+                .identifications
+                .next(header.source.into(), header.destination.into());
             #[expect(clippy::cast_possible_truncation, reason = "the field is that wide")]
             let identification = identification as u16;
             header.fragmentable = Some(identification);
@@ -349,7 +351,9 @@ impl<P: FramePool> Stack<P> {
         if room == 0 {
             return Err(DropReason::TxTooLong);
         }
-        let identification = self.identifications.next(header.source.into(), header.destination.into());
+        let identification = self
+            .identifications
+            .next(header.source.into(), header.destination.into());
         let len = pieces[0].len() + pieces[1].len();
         let ip_offset = self.config.vlans.header_len();
         let mut offset = 0;

@@ -70,7 +70,10 @@ impl Sum {
 
     /// Adds a block of 64-bit words.
     #[inline]
-    pub(crate) fn add_chunk<const BYTES: usize, const WORDS: usize>(self, bytes: &[u8; BYTES]) -> Sum {
+    pub(crate) fn add_chunk<const BYTES: usize, const WORDS: usize>(
+        self,
+        bytes: &[u8; BYTES],
+    ) -> Sum {
         const { assert!(BYTES == WORDS * size_of::<u64>()) };
         let (words, _) = bytes.as_chunks::<8>();
         self.add_words(core::array::from_fn::<_, WORDS, _>(|i| {

@@ -309,7 +309,10 @@ impl Repr {
         };
         const HEADER: u16 = 20;
         const _: () = assert!(HEADER as usize == HEADER_LEN);
-        debug_assert!(self.payload_len <= u16::MAX - HEADER, "invariant: a length IPv4 can say");
+        debug_assert!(
+            self.payload_len <= u16::MAX - HEADER,
+            "invariant: a length IPv4 can say"
+        );
         let total_len = self.payload_len.wrapping_add(HEADER);
         // Summed from the fields: reading back what was just written is slower.
         let sum = Sum::pseudo_v4(self.source, self.destination, 0, total_len)

@@ -1,6 +1,6 @@
 //! ICMP errors, and what addresses that are ours whole bring: ARP and neighbour discovery.
 
-use super::Extension::{Destination, Fragment, HopByHop};
+use super::Extension::{Destination, Fragment, HopByHop, Routing};
 use super::*;
 
 pub(super) fn icmp_errors() -> Vec<Case> {
@@ -197,6 +197,15 @@ pub(super) fn icmp_errors() -> Vec<Case> {
                 ),
             ),
             RedirectIcmpError,
+        ),
+        case(
+            "error, quoted routing header on its way",
+            six(
+                2,
+                HOST6,
+                &sent6(&[Routing(1)], protocol::UDP, &udp(7, 5000)),
+            ),
+            PassUnmatched,
         ),
         case(
             "error about a later fragment, IPv6",
