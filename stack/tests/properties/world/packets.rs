@@ -769,8 +769,10 @@ impl View {
             else {
                 break;
             };
-            // RFC 8200 §4.1: hop-by-hop options that are not first are an unknown header.
-            if protocol == 0 && start != at + 40 {
+            // RFC 8200 §4.1: hop-by-hop options that are not first are an unknown header, and a
+            // datagram is cut up once.
+            let again = protocol == FRAGMENT && piece.is_some();
+            if again || (protocol == 0 && start != at + 40) {
                 break;
             }
             let units = usize::from(first[1]);
