@@ -390,12 +390,13 @@ fn nothing_is_allocated_whatever_comes() {
     // More than may wait for other workers.
     host.pool = HeapPool::new(1024, 2048);
     let corpus = corpus();
+    let kinds = u32::try_from(corpus.len()).unwrap();
     let mut random = Random(1);
     let mut held = Vec::with_capacity(1024);
 
     let calls = allocations(|| {
         for round in 0..100_000 {
-            let mut mutant = Mutant::of(&corpus[random.below(corpus.len() as u32) as usize]);
+            let mut mutant = Mutant::of(&corpus[random.below(kinds) as usize]);
             if random.below(2) == 0 {
                 mutant.mutate(&mut random);
                 if random.below(8) > 0 {

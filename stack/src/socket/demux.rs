@@ -92,7 +92,7 @@ impl<K: Default> Slot<K> {
 #[derive(Debug)]
 pub struct Demux<I: DemuxKey> {
     slots: Box<[Slot<I::Key>]>,
-    /// What was found last: packets come in batches, and most of a batch are for one service.
+    /// The socket that was found last: most packets of a batch are for one service.
     last: Slot<I::Key>,
 }
 
@@ -112,12 +112,7 @@ impl<I: DemuxKey> Demux<I> {
         // Multiplied by 2^64 divided by the golden ratio, its high bits depend on all of its bits.
         let hash = I::word(key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         // The mask keeps the low bits; losing the high ones is the point.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "masked to the table's size"
-        )]
-        let hash = hash as usize;
-        hash & (self.slots.len() - 1)
+        hash as usize & (self.slots.len() - 1)
     }
 
     /// Who receives packets for this address and port.
@@ -136,14 +131,17 @@ impl<I: DemuxKey> Demux<I> {
     #[must_use]
     pub fn lookup_socket(&mut self, address: I::Addr, port: u16) -> Option<u16> {
         let key = I::key(address, port);
-        if self.last.key != key || !matches!(self.last.entry, Entry::Socket(_)) {
-            let entry = self.find(key);
-            self.last = Slot { key, entry };
+        if self.last.key == key
+            && let Entry::Socket(socket) = self.last.entry
+        {
+            return Some(socket);
         }
-        match self.last.entry {
-            Entry::Socket(socket) => Some(socket),
-            _ => None,
-        }
+        let entry = self.find(key);
+        let Entry::Socket(socket) = entry else {
+            return None;
+        };
+        self.last = Slot { key, entry };
+        Some(socket)
     }
 
     #[inline]
@@ -211,6 +209,10 @@ mod tests {
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
+    fn is_socket(target: &Target) -> bool {
+        matches!(target, Target::Socket(_))
+    }
+
     proptest! {
         #[test]
         fn agrees_with_a_map(
@@ -221,14 +223,17 @@ mod tests {
             let mut table = Demux::<Ipv4>::new(64);
             let mut oracle = BTreeMap::new();
             for (index, (a, port)) in keys.iter().enumerate() {
-                let target = Target::Socket(u16::try_from(index).unwrap());
+                let index = u16::try_from(index).unwrap();
+                let target = if index % 3 == 0 { Target::Elsewhere(index) } else { Target::Socket(index) };
                 let added = table.insert(address(*a), *port, target);
                 prop_assert_eq!(added, !oracle.contains_key(&(address(*a), *port)));
                 oracle.entry((address(*a), *port)).or_insert(target);
             }
             for (a, port) in keys.iter().chain(&probes) {
-                let found = table.lookup(address(*a), *port);
-                prop_assert_eq!(found, oracle.get(&(address(*a), *port)).copied());
+                let expected = oracle.get(&(address(*a), *port)).copied();
+                prop_assert_eq!(table.lookup(address(*a), *port), expected);
+                let socket = table.lookup_socket(address(*a), *port);
+                prop_assert_eq!(socket.map(Target::Socket), expected.filter(is_socket));
             }
         }
     }
@@ -242,7 +247,11 @@ mod tests {
             .count();
         assert_eq!(added, 4);
         assert_eq!(table.lookup(address(99), 7), None);
+        assert_eq!(table.lookup_socket(address(3), 7), Some(1));
         table.reset(200);
+        // Not even what was found last.
+        assert_eq!(table.lookup_socket(address(3), 7), None);
+        assert_eq!(table.lookup_socket(address(0), 0), None);
         assert_eq!(table.lookup(address(0), 7), None);
         assert!((0..100).all(|n| table.insert(address(n), 7, Target::Socket(1))));
     }

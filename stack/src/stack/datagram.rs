@@ -111,7 +111,7 @@ impl<P: FramePool> Stack<P> {
             self.transmit(pool, frame);
             return Ok(());
         }
-        self.aside_datagram = Some(datagram);
+        self.aside_reply = Some(datagram);
         self.reply_the_long_way(pool, now)
     }
 
@@ -119,7 +119,7 @@ impl<P: FramePool> Stack<P> {
     /// request had options, or the reply is longer than the path carries.
     #[cold]
     fn reply_the_long_way(&mut self, pool: &mut P, now: Instant) -> Result<(), SendError> {
-        let (mut frame, parts) = match self.aside_datagram.take() {
+        let (mut frame, parts) = match self.aside_reply.take() {
             Some(Datagram(Storage::Frame { frame, parts })) => (frame, parts),
             Some(Datagram(Storage::Large(large))) => return self.reply_large(pool, large, now),
             None => return Ok(()),

@@ -188,3 +188,275 @@ impl<P: FramePool> Stack<P> {
         udp::turn_round_rewritten(data, udp_offset, parts.udp_len(), pseudo)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::HeapPool;
+    use crate::link::{AddressOwner, LinkState, LocalAddress, MacAddr};
+    use crate::socket::bind::Bind;
+    use crate::stack::{Config, Disposition, Origin};
+    use crate::time::Instant;
+    use crate::wire::checksum::Sum;
+    use alloc::boxed::Box;
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    const OUR_MAC: MacAddr = [2, 0, 0, 0, 0, 1];
+    const OURS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9)];
+    const OURS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+    /// Two addresses of IPv4 and one of IPv6, and sockets on ports 7 and 9 of all of them.
+    fn stack(vlans: ethernet::VlanIds) -> Stack<HeapPool> {
+        let mut stack = Stack::new(Config {
+            vlans,
+            neighbors: 1,
+            egress_queue: 1,
+            reassembly_bytes: 0,
+            ..Config::default()
+        });
+        let local = |address: IpAddr| LocalAddress {
+            address,
+            prefix_len: 24,
+            broadcast: address.is_ipv4().then_some(Ipv4Addr::new(192, 0, 2, 255)),
+            owner: AddressOwner::Stack,
+        };
+        let link = LinkState {
+            mac: OUR_MAC,
+            mtu: 1500,
+            up: true,
+            addresses: vec![
+                local(OURS[0].into()),
+                local(OURS_V6.into()),
+                local(OURS[1].into()),
+            ],
+            ..LinkState::default()
+        };
+        stack.set_link(Box::new(link), Instant::ZERO);
+        for port in [7, 9] {
+            let local = core::net::SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            let bind = Bind {
+                local,
+                v6only: false,
+            };
+            stack.udp_bind(bind, 4).unwrap();
+        }
+        stack
+    }
+
+    /// What a packet says.
+    #[derive(Clone, Debug)]
+    struct Said {
+        mac: MacAddr,
+        vlans: ethernet::VlanIds,
+        v6: bool,
+        source: u128,
+        destination: u8,
+        ports: (u16, u16),
+        payload_len: usize,
+        /// How much longer than it is the UDP header says that the datagram is.
+        udp_len_off: i16,
+        ip_len_off: i16,
+        /// Identification, flags and fragment offset.
+        fragment: [u8; 4],
+        protocol: u8,
+        options: usize,
+        padding: usize,
+        /// No checksum, the pseudo-header's alone, or the right one.
+        checksum: u8,
+        /// A byte to change, once all is said.
+        damage: Option<(u16, u8)>,
+    }
+
+    /// A plain datagram with at most three peculiarities.
+    fn said() -> impl Strategy<Value = Said> {
+        let usual = (
+            any::<bool>(),
+            0u8..2,
+            select(vec![0usize, 1, 8, 64, 65, 1400]),
+        );
+        let peculiar = proptest::collection::vec((0u8..14, any::<u16>(), 1u8..), 0..4);
+        (usual, peculiar).prop_map(|((v6, destination, payload_len), peculiar)| {
+            let mut said = Said {
+                mac: OUR_MAC,
+                vlans: ethernet::VlanIds::NONE,
+                v6,
+                source: 0x2001_0db8_0000_0000_0000_0000_c000_0202,
+                destination,
+                ports: (4000, 7),
+                payload_len,
+                udp_len_off: 0,
+                ip_len_off: 0,
+                fragment: [0, 0, 0x40, 0],
+                protocol: protocol::UDP,
+                options: 0,
+                padding: 0,
+                checksum: 2,
+                damage: None,
+            };
+            for (which, value, small) in peculiar {
+                let of = |choices: &[u128]| choices[usize::from(value) % choices.len()];
+                let small_off = i16::from(small.cast_signed());
+                match which {
+                    0 => said.mac = [2, 0, 0, 0, 0, small],
+                    1 => said.mac = [0xff; 6],
+                    2 => {
+                        said.vlans = ethernet::VlanIds::new(
+                            &[[5, 6], [5, 7]][usize::from(value % 2)][..usize::from(small % 3)],
+                        )
+                        .unwrap()
+                    }
+                    3 => {
+                        said.source = of(&[
+                            0,
+                            1,
+                            0x7f00_0001,
+                            0xe000_0001,
+                            0xc000_02ff,
+                            0xffff << 32,
+                            u128::MAX,
+                        ])
+                    }
+                    4 => said.destination = 3,
+                    5 => said.ports.0 = if small % 2 == 0 { 0 } else { value },
+                    6 => said.ports.1 = u16::from(small % 11),
+                    7 => said.udp_len_off = small_off,
+                    8 => said.ip_len_off = small_off,
+                    9 => {
+                        said.fragment = [
+                            small,
+                            0,
+                            [0x20, 0, 0x80, 0x40][usize::from(value % 4)],
+                            small % 2,
+                        ]
+                    }
+                    10 => said.protocol = [1, 6, 44, 58, 60, small][usize::from(value % 6)],
+                    11 => said.options = 4 * usize::from(small % 10),
+                    12 => said.checksum = small % 3,
+                    _ => said.damage = Some((value % 80, small)),
+                }
+                said.padding = usize::from(small % 4);
+            }
+            said
+        })
+    }
+
+    /// Says it, with checksums that are right for what is said.
+    fn packet(said: &Said) -> Vec<u8> {
+        let mut bytes = vec![0; said.vlans.header_len()];
+        let ether_type = if said.v6 {
+            ethernet::TYPE_IPV6
+        } else {
+            ethernet::TYPE_IPV4
+        };
+        let header = ethernet::Repr {
+            destination: said.mac,
+            source: [2, 0, 0, 0, 0, 2],
+            vlans: said.vlans,
+            ether_type,
+        };
+        header.emit(&mut bytes).unwrap();
+        let options = if said.v6 { 0 } else { said.options };
+        let udp_len = udp::HEADER_LEN + said.payload_len;
+        let off = |len: usize, off: i16| u16::try_from(len).unwrap().wrapping_add_signed(off);
+        let mut ip = if said.v6 {
+            let destination = OURS_V6.to_bits() + u128::from(said.destination == 3);
+            let mut ip = vec![0x60, 0, 0, 0];
+            ip.extend(off(udp_len, said.ip_len_off).to_be_bytes());
+            ip.extend([said.protocol, 64]);
+            ip.extend(said.source.to_be_bytes());
+            ip.extend(destination.to_be_bytes());
+            ip
+        } else {
+            let destination = OURS[usize::from(said.destination % 2)].octets();
+            let destination = if said.destination == 3 {
+                [192, 0, 2, 77]
+            } else {
+                destination
+            };
+            let mut ip = vec![0x45 + u8::try_from(options / 4).unwrap(), 0];
+            ip.extend(off(20 + options + udp_len, said.ip_len_off).to_be_bytes());
+            ip.extend(said.fragment);
+            ip.extend([64, said.protocol, 0, 0]);
+            ip.extend(&said.source.to_be_bytes()[12..]);
+            ip.extend(destination);
+            ip.extend(vec![1; options]);
+            let sum = Sum::ZERO.add_bytes(&ip).checksum();
+            ip[10..12].copy_from_slice(&sum);
+            ip
+        };
+        let mut udp = Vec::new();
+        udp.extend(said.ports.0.to_be_bytes());
+        udp.extend(said.ports.1.to_be_bytes());
+        udp.extend(off(udp_len, said.udp_len_off).to_be_bytes());
+        udp.extend([0, 0]);
+        udp.extend((0..said.payload_len).map(|n| u8::try_from(n % 251).unwrap()));
+        let addresses = if said.v6 { &ip[8..40] } else { &ip[12..20] };
+        let pseudo = Sum::ZERO
+            .add_bytes(addresses)
+            .add_be16(protocol::UDP.into())
+            .add_be16(off(udp_len, said.udp_len_off));
+        let covered = usize::from(off(udp_len, said.udp_len_off)).min(udp.len());
+        let checksum = match said.checksum {
+            0 => [0; 2],
+            1 => pseudo.incomplete(),
+            _ => pseudo.add_bytes(&udp[..covered]).checksum_udp(),
+        };
+        udp[6..8].copy_from_slice(&checksum);
+        bytes.append(&mut ip);
+        bytes.append(&mut udp);
+        bytes.extend(vec![0xee; said.padding]);
+        if let Some((at, change)) = said.damage
+            && let Some(byte) = bytes.get_mut(usize::from(at))
+        {
+            *byte ^= change;
+        }
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// What the short way takes, the long way takes for the same socket, and the short way takes
+        /// all that is plain.
+        #[test]
+        fn both_ways_lead_to_the_same_place(said in said(), vlans in select(vec![&[][..], &[], &[5]])) {
+            let bytes = packet(&said);
+            let vlans = ethernet::VlanIds::new(vlans).unwrap();
+            let [mut short, mut long] = [stack(vlans), stack(vlans)];
+            let untouched = (short.drops().clone(), short.events().clone());
+            // A second time, what was found last is known.
+            for _ in 0..2 {
+                let taken = short.plain_datagram(&bytes).or_else(|| short.plain_tagged_datagram(&bytes));
+                let mut pool = HeapPool::new(2, 2048);
+                let mut frame = pool.receive(&bytes).unwrap();
+                let result = long.receive(&mut pool, &mut frame, Origin::Ring, Instant::ZERO);
+                match result {
+                    Ok(Disposition::Deliver { socket, parts }) => {
+                        let headers = if said.v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+                        let plain = parts.checksum_stands && parts.has_plain_ip(headers);
+                        prop_assert_eq!(taken, plain.then_some((socket, parts)));
+                    }
+                    _ => prop_assert_eq!(taken, None),
+                }
+            }
+            prop_assert_eq!(untouched, (short.drops().clone(), short.events().clone()));
+        }
+    }
+
+    #[test]
+    fn the_packets_of_the_test_take_both_ways() {
+        use proptest::strategy::ValueTree;
+        use proptest::test_runner::TestRunner;
+        let mut runner = TestRunner::deterministic();
+        let vlans = ethernet::VlanIds::NONE;
+        let taken = |said: Said| stack(vlans).plain_datagram(&packet(&said)).is_some();
+        let taken = (0..500)
+            .filter(|_| taken(said().new_tree(&mut runner).unwrap().current()))
+            .count();
+        assert!((25..475).contains(&taken), "{taken} of 500");
+    }
+}

@@ -32,7 +32,7 @@ use crate::queue::Queue;
 use crate::socket::bind::{Bind, BindError};
 use crate::socket::demux::Target;
 use crate::time::{Duration, Instant};
-use crate::udp::{Large, SoftError, Storage, UdpSocketId, UdpSockets};
+use crate::udp::{Datagram, Large, SoftError, Storage, UdpSocketId, UdpSockets};
 use crate::wire::ethernet::{AddressWord, VlanIds};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -155,14 +155,19 @@ pub struct Stack<P: FramePool> {
     udp: UdpSockets<P::Frame>,
     elsewhere: Vec<(Bind, u16)>,
     egress: Queue<P::Frame>,
-    /// What leaves the short way is put here for the function that takes it on. As an argument it
-    /// would have to be in memory wherever that function might be called, and so for every packet.
+    /// A frame that leaves the short way, for the function that takes it on. As an argument it would
+    /// have to be in memory wherever that function might be called, and so for every packet.
     aside: Option<P::Frame>,
-    aside_datagram: Option<crate::udp::Datagram<P::Frame>>,
+    /// The same for a reply.
+    aside_reply: Option<Datagram<P::Frame>>,
     handoffs: VecDeque<(Handoff, P::Frame)>,
     /// Neighbours the kernel is to be asked about.
     wanted: VecDeque<IpAddr>,
     /// Buffers for datagrams put together from fragments.
+    #[expect(
+        clippy::vec_box,
+        reason = "they move in their boxes, from here to sockets and back"
+    )]
     large: Vec<Box<Large>>,
     icmp: IcmpErrorLimiter,
     announcements: Announcements,
@@ -213,7 +218,7 @@ impl<P: FramePool> Stack<P> {
             elsewhere: Vec::new(),
             egress: Queue::new(config.egress_queue),
             aside: None,
-            aside_datagram: None,
+            aside_reply: None,
             handoffs: VecDeque::with_capacity(HANDOFFS_MAX),
             wanted: VecDeque::with_capacity(WANTED_MAX),
             large: (0..large)

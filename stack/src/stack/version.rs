@@ -46,7 +46,6 @@ impl<I: DemuxKey, F> VersionState<I, F> {
             timeout: config.reassembly_timeout,
             // Room for others, whatever one source sends.
             datagrams_per_source_max: (config.reassembly_datagrams / 4).max(1),
-            ..Default::default()
         };
         let reassembler = (config.reassembly_bytes > 0).then(|| Reassembler::new(reassembly, key));
         Self {

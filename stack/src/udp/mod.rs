@@ -21,7 +21,7 @@ pub struct UdpSocketId {
 ///  0          ip_offset        payload_offset     payload_offset + payload_len
 /// ├─ Ethernet ┼─ IP ── UDP ────┼──── payload ─────┼─ padding, not ours …
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parts {
     pub(crate) payload_len: u16,
     pub(crate) payload_offset: u16,

@@ -422,6 +422,42 @@ mod tests {
     }
 
     #[test]
+    fn plain_is_whole_and_without_options() {
+        let plain = |data: &[u8]| {
+            let checked = Packet::new_checked(data, 4);
+            let plain = checked.is_ok_and(|ip| ip.header_len() == HEADER_LEN && !ip.is_fragment());
+            assert_eq!(Packet::new_plain(data, 4).is_some(), plain);
+            plain
+        };
+        assert!(plain(&packet(&repr())));
+        assert!(!plain(&with_options(&[1, 1, 1, 1])));
+        for (offset, more) in [(0, true), (8, false), (65_528, false)] {
+            let fragment = Some(Fragment {
+                identification: 1,
+                offset,
+                more,
+            });
+            assert!(!plain(&packet(&Repr { fragment, ..repr() })));
+        }
+        let good = packet(&repr());
+        for len in 0..good.len() {
+            plain(&good[..len]);
+        }
+        for byte in 4..24 {
+            for bit in 0..8 {
+                let mut data = good.clone();
+                data[byte] ^= 1 << bit;
+                // With a checksum that is right for the change, too.
+                plain(&data);
+                data[14..16].fill(0);
+                let sum = Sum::ZERO.add_bytes(&data[4..24]).checksum();
+                data[14..16].copy_from_slice(&sum);
+                plain(&data);
+            }
+        }
+    }
+
+    #[test]
     fn options_are_walked_and_ignored() {
         // Router alert, NOP, an unknown option, end.
         let data = with_options(&[148, 4, 0, 0, 1, 30, 5, 1, 2, 3, 0, 99]);

@@ -469,6 +469,25 @@ mod tests {
     }
 
     #[test]
+    fn plain_is_without_extension_headers() {
+        for next_header in 0..=255 {
+            let good = packet(next_header, &[next_header; 16]);
+            for len in 0..=good.len() {
+                let data = &good[..len];
+                let checked = Packet::new_checked(data, 3);
+                let plain = checked.is_ok_and(|ip| ip.header_len() == HEADER_LEN);
+                assert_eq!(Packet::new_plain(data, 3).is_some(), plain);
+            }
+            let mut wrong_version = good.clone();
+            wrong_version[3] = 0x45;
+            assert!(Packet::new_plain(&wrong_version, 3).is_none());
+        }
+        let mut too_long = packet(protocol::UDP, &[7; 9]);
+        too_long[3 + 5] += 1;
+        assert!(Packet::new_plain(&too_long, 3).is_none());
+    }
+
+    #[test]
     fn extension_headers_are_walked() {
         let mut payload = Vec::new();
         payload.extend_from_slice(&[60, 0, 5, 2, 0, 0, 1, 0]); // hop-by-hop: router alert, PadN
