@@ -254,6 +254,7 @@ fn packets_on_a_wire_get_their_verdicts_and_reach_the_kernel() {
                 port: 7,
             };
             let host = "10.0.0.1".parse().expect("an address");
+            steering.set_mac(common::MAC).expect("it can be told");
             steering.set_locals(&[host]).expect("there is room");
             let host = Scope::Address(host);
             steering

@@ -159,6 +159,10 @@ impl Oracle<'_> {
         let Ok(link) = ethernet::Packet::new_checked(data) else {
             return Some(Verdict::PassMalformed);
         };
+        let destination = &data[..6];
+        if destination[0] & 1 == 0 && destination != common::MAC {
+            return Some(Verdict::PassNotOurMac);
+        }
         let is_tag = matches!(
             link.ether_type(),
             ethernet::TYPE_VLAN | ethernet::TYPE_SERVICE_VLAN

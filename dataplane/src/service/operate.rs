@@ -256,6 +256,7 @@ impl Service {
             None => Ok(()),
             Some(MirrorEvent::Link(link)) => {
                 self.link = links::with_own_addresses(link, &self.config);
+                self.steering.set_mac(self.link.mac)?;
                 self.steering.set_locals(&links::locals(&self.link))?;
                 self.steer(links::rules(&self.config, &self.link))?;
                 for worker in &mut self.workers {

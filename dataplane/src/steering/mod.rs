@@ -7,10 +7,10 @@
 //! * `maps`: how a change of rules reaches the kernel without losing a packet
 //!
 //! ```text
-//!   Steering::load ── attach ── register_socket × queues ── set_locals ── set_rules ── set_enabled
-//!                        │
-//!                        └─ the link is a file descriptor of this process: however the process
-//!                           ends, the interface is the kernel's again
+//!   load ── attach ── register_socket × queues ── set_mac ── set_locals ── set_rules ── set_enabled
+//!              │
+//!              └─ the link is a file descriptor of this process: however the process ends, the
+//!                 interface is the kernel's again
 //! ```
 //!
 //! Memory of maps is charged to the control group since Linux 5.11, not to `RLIMIT_MEMLOCK`; the
@@ -37,7 +37,9 @@ use maps::{Plan, Rules};
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use steer::tables::{Config, PROGRAM_NAME, QUEUE_COUNT_MAX, flag, map, vlan_stack};
+use steer::tables::{
+    CONFIG_WORDS, Config, PROGRAM_NAME, QUEUE_COUNT_MAX, flag, mac_words, map, vlan_stack,
+};
 
 /// The program, as `make ebpf` built it.
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/steering.bpf.o");
@@ -275,6 +277,20 @@ impl Steering {
         self.rules.set_locals(addresses)
     }
 
+    /// Sets the interface's MAC address: frames to other stations are the kernel's, which a bridge, a
+    /// macvlan interface or promiscuous mode lets in. Until it is set, and set to zero, steering does
+    /// not look at MAC addresses.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn set_mac(&mut self, mac: [u8; 6]) -> Result<(), SteeringError> {
+        self.write_config(Config {
+            mac: mac_words(mac),
+            ..self.config
+        })
+    }
+
     /// Switches steering on or off. Off, every packet is the kernel's, and the rules are kept.
     ///
     /// # Errors
@@ -368,8 +384,8 @@ impl Steering {
             .ebpf
             .map_mut(map::CONFIG)
             .expect("invariant: the object has this map");
-        let mut map = Array::<_, [u32; 4]>::try_from(map)
-            .expect("invariant: the configuration is an array of four words");
+        let mut map = Array::<_, [u32; CONFIG_WORDS]>::try_from(map)
+            .expect("invariant: the configuration is an array of these words");
         map.set(0, config.to_words(), 0)
             .map_err(|error| SteeringError::map("write", map::CONFIG, error))?;
         self.config = config;

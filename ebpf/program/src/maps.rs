@@ -94,6 +94,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn mac(&self) -> [u32; 2] {
+        // SAFETY: as above.
+        unsafe {
+            [
+                (&raw const (*self.config).mac[0]).read_volatile(),
+                (&raw const (*self.config).mac[1]).read_volatile(),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn deny(&self, key: &LocalKey) -> bool {
         DENY.get_ptr(key).is_some()
     }

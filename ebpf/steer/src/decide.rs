@@ -7,7 +7,7 @@ use crate::verdict::Verdict;
 
 /// Whether a packet, from its Ethernet header on, is ours.
 ///
-/// In this order: the kill switch, the VLAN tags, and then for the packet's local and remote
+/// In this order: the kill switch, the MAC address, the VLAN tags, and then for the packet's local and remote
 /// endpoint the deny list, the exact table, the port table with the packet's address and with "any
 /// address", the prefixes; single flows only while this host has their address. Whatever no table claims, and whatever cannot be understood, is the
 /// kernel's.
@@ -24,6 +24,11 @@ pub fn steer<P: Packet + ?Sized, T: Tables + ?Sized>(packet: &P, tables: &T) -> 
         Ok(link) => link,
         Err(verdict) => return verdict,
     };
+    // What a bridge, a macvlan interface or promiscuous mode lets in belongs to others.
+    let mac = tables.mac();
+    if !link.is_group() && mac != [0; 2] && link.destination != mac {
+        return Verdict::PassNotOurMac;
+    }
     if link.vlan_stack != tables.vlan_stack()
         || matches!(link.ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN)
     {

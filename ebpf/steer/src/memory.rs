@@ -69,6 +69,10 @@ impl Tables for MemoryTables {
         self.config.vlan_stack
     }
 
+    fn mac(&self) -> [u32; 2] {
+        self.config.mac
+    }
+
     fn deny(&self, key: &LocalKey) -> bool {
         self.deny.contains(key)
     }

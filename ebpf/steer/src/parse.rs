@@ -50,6 +50,8 @@ pub const EXTENSION_HEADER_COUNT_MAX: u32 = 6;
 /// What the Ethernet header and its VLAN tags say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
+    /// The destination, as in [`Config::mac`](crate::Config::mac).
+    pub destination: [u32; 2],
     /// The type behind the tags. Still a tag's type if there are more than two.
     pub ethertype: u16,
     /// The tags, as in [`Config::vlan_stack`](crate::Config::vlan_stack).
@@ -58,11 +60,21 @@ pub struct Link {
     pub at: u32,
 }
 
+impl Link {
+    /// Whether it is sent to many stations: the lowest bit of the first byte (IEEE 802-2014 §8.2.2).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_group(&self) -> bool {
+        self.destination[0] & 0x0100_0000 != 0
+    }
+}
+
 /// The Ethernet header and up to two VLAN tags.
 #[inline(always)]
 pub fn link<P: Packet + ?Sized>(packet: &P) -> Result<Link, Verdict> {
     let ethernet = packet.header::<14>(0).ok_or(Verdict::PassMalformed)?;
     let mut link = Link {
+        destination: [ethernet.u32::<0>(), u32::from(ethernet.u16::<4>())],
         ethertype: ethernet.u16::<12>(),
         vlan_stack: 0,
         at: 14,

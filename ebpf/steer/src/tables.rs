@@ -277,22 +277,36 @@ pub struct Config {
     pub deny_shapes: u32,
     /// The VLAN tags a packet must have, see [`vlan_stack`].
     pub vlan_stack: u32,
-    /// Zero.
-    pub padding: u32,
+    /// The interface's MAC address, see [`mac_words`]. Zero: unknown, and any will do.
+    pub mac: [u32; 2],
 }
 
 impl Config {
     /// The configuration's words, as the map holds them.
     #[must_use]
-    pub const fn to_words(&self) -> [u32; 4] {
+    pub const fn to_words(&self) -> [u32; CONFIG_WORDS] {
         let Self {
             flags,
             deny_shapes,
             vlan_stack,
-            padding,
+            mac: [high, low],
         } = *self;
-        [flags, deny_shapes, vlan_stack, padding]
+        [flags, deny_shapes, vlan_stack, high, low]
     }
+}
+
+/// How many words a [`Config`] has.
+pub const CONFIG_WORDS: usize = 5;
+
+/// A MAC address as [`Config::mac`] holds it: its first four bytes as a number, and its last two.
+#[inline]
+#[must_use]
+pub const fn mac_words(mac: [u8; 6]) -> [u32; 2] {
+    let [a, b, c, d, e, f] = mac;
+    [
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from_be_bytes([0, 0, e, f]),
+    ]
 }
 
 /// VLAN identifiers as [`Config::vlan_stack`] holds them: outermost first, 16 bits each, and zero for
@@ -320,6 +334,8 @@ pub trait Tables {
     fn deny_shapes(&self) -> u32;
     /// [`Config::vlan_stack`], read anew each time.
     fn vlan_stack(&self) -> u32;
+    /// [`Config::mac`], read anew each time.
+    fn mac(&self) -> [u32; 2];
     /// Whether the deny list has this entry.
     fn deny(&self, key: &LocalKey) -> bool;
     /// Whether the exact table has this connection.
@@ -343,5 +359,5 @@ const _: () = {
     assert!(size_of::<LocalKey>() == 16 + 2 * 4);
     assert!(size_of::<ExactKey>() == 2 * 16 + 2 * 2 + 4);
     assert!(size_of::<FragmentKey>() == 2 * 16 + 2 * 4);
-    assert!(size_of::<Config>() == 16);
+    assert!(size_of::<Config>() == 4 * CONFIG_WORDS);
 };

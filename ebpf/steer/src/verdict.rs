@@ -48,6 +48,7 @@ verdicts! {
         RedirectIcmpError = redirect, "redirect_icmp_error", "Redirected: an ICMP error about a packet that we sent.";
         PassDisabled = pass, "pass_disabled", "Passed to the kernel: steering is switched off.";
         PassDenied = pass, "pass_denied", "Passed to the kernel: the deny list reserves it for the kernel.";
+        PassNotOurMac = pass, "pass_not_our_mac", "Passed to the kernel: sent to the MAC address of another station, such as a virtual machine behind a bridge.";
         PassVlan = pass, "pass_vlan", "Passed to the kernel: its VLAN tags are not the configured ones.";
         PassProtocol = pass, "pass_protocol", "Passed to the kernel: neither IPv4 nor IPv6, nor ARP about an address that we own.";
         PassUnmatched = pass, "pass_unmatched", "Passed to the kernel: no rule claims it.";

@@ -104,6 +104,17 @@ fn a_table_whose_flag_is_clear_is_not_consulted() {
 }
 
 #[test]
+fn without_a_mac_address_any_will_do() {
+    let mut tables = tables();
+    tables.config.mac = [0; 2];
+    for case in corpus() {
+        if case.verdict == Verdict::PassNotOurMac {
+            assert!(steer(&case.frame[..], &tables).redirects(), "{}", case.name);
+        }
+    }
+}
+
+#[test]
 fn the_vlan_tags_must_be_the_configured_ones() {
     let packet = ipv4(
         "10.0.0.9",

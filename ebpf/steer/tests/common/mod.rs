@@ -6,11 +6,15 @@ pub(crate) mod corpus;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use steer::memory::MemoryTables;
 use steer::parse::{ethertype, protocol};
-use steer::tables::{Address, ExactKey, LocalKey, flag};
+use steer::tables::{Address, ExactKey, LocalKey, flag, mac_words};
+
+/// The MAC address of the interface.
+pub(crate) const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 
 /// An Ethernet frame with these (TPID, TCI) tags, outermost first.
 pub(crate) fn frame(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
+    let mut frame = MAC.to_vec();
+    frame.extend([0x02, 0, 0, 0, 0, 2]);
     for (tpid, tci) in tags {
         frame.extend(tpid.to_be_bytes());
         frame.extend(tci.to_be_bytes());
@@ -213,6 +217,7 @@ pub(crate) fn neighbor(kind: u8, target: &str) -> Vec<u8> {
 pub(crate) fn tables() -> MemoryTables {
     let mut tables = MemoryTables::default();
     tables.config.flags = flag::ENABLED;
+    tables.config.mac = mac_words(MAC);
     tables
         .locals
         .extend(["10.0.0.1", "10.0.0.2", "2001:db8::1"].map(address));

@@ -179,7 +179,33 @@ pub(super) fn links() -> Vec<Case> {
     use Verdict::*;
     let packet = udp4(HOST, 7);
     let tagged = |tags: &[(u16, u16)]| frame(tags, ethertype::IPV4, &packet);
+    let to = |mac: [u8; 6], packet: &[u8]| {
+        let mut frame = ip_frame(packet);
+        frame[..6].copy_from_slice(&mac);
+        frame
+    };
     vec![
+        case(
+            "to another station",
+            to([2, 0, 0, 0, 0, 3], &packet),
+            PassNotOurMac,
+        ),
+        case(
+            "to another station whose address ends alike",
+            to([2, 0, 1, 0, 0, 1], &packet),
+            PassNotOurMac,
+        ),
+        case(
+            "to another station, an address of ours",
+            to([2, 0, 0, 0, 0, 3], &udp4(OURS, 7)),
+            PassNotOurMac,
+        ),
+        case("to all stations", to([0xff; 6], &packet), RedirectPort),
+        case(
+            "to a group of stations",
+            to([0x33, 0x33, 0xff, 0, 0, 5], &packet),
+            RedirectPort,
+        ),
         case(
             "tagged, but no tag expected",
             tagged(&[(0x8100, 100)]),
