@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz fmt lint doc deny install-deps
+.PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz miri fmt lint doc deny install-deps
 
 help: ## this list
 	@echo "Targets:"
@@ -42,6 +42,11 @@ ebpf: ## rebuilds the steering program (only after changing it: the object is co
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) each; needs a nightly compiler
 	@scripts/deps.sh build
 	@scripts/fuzz.sh
+
+miri: ## the rings and the packet memory under Miri; needs a nightly compiler with the miri component
+	@scripts/deps.sh build
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" \
+		cargo +nightly miri test -p dataplane --lib -- driver::ring driver::umem
 
 fmt: ## formats the Rust code
 	cargo fmt --all
