@@ -4,6 +4,7 @@
 use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, PEER_MAC, PEER_V4, PEER_V6};
 use super::{BATCH, Subject};
 use crate::frame::{BenchFrame, BenchPool};
+use stack::counters::DropReason;
 use stack::ip::route::{Route, RouteTable};
 use stack::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
 use stack::socket::bind::Bind;
@@ -90,7 +91,7 @@ impl Subject for StackEcho {
         stack.udp_serve(*socket, |stack, mut datagram| {
             let (remote, local) = datagram.ports();
             if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
-                return stack.udp_release(pool, datagram);
+                return stack.udp_discard(pool, datagram, DropReason::UdpNoReply);
             }
             if *rewrite && let Some(first) = datagram.payload_mut().first_mut() {
                 *first = first.wrapping_add(1);

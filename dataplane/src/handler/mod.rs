@@ -45,9 +45,7 @@ impl Application {
         match self {
             Self::Echo => echo(stack, pool, socket, now),
             Self::Discard => {
-                while let Some(datagram) = stack.udp_recv(socket) {
-                    stack.udp_release(pool, datagram);
-                }
+                stack.udp_serve(socket, |stack, datagram| stack.udp_release(pool, datagram));
                 0
             }
         }
@@ -62,16 +60,15 @@ fn echo<P: FramePool>(
     now: Instant,
 ) -> u64 {
     let mut answers = 0;
-    while let Some(datagram) = stack.udp_recv(socket) {
+    stack.udp_serve(socket, |stack, datagram| {
         let (remote, local) = datagram.ports();
         if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
-            stack.udp_discard(pool, datagram, DropReason::UdpNoReply);
-            continue;
+            return stack.udp_discard(pool, datagram, DropReason::UdpNoReply);
         }
         // A reply that cannot be sent has been counted; there is nobody to tell.
         if stack.udp_reply(pool, datagram, now).is_ok() {
             answers += 1;
         }
-    }
+    });
     answers
 }
