@@ -336,7 +336,7 @@ fn packet_socket(interface: &str) -> OwnedFd {
         libc::bind(
             std::os::fd::AsRawFd::as_raw_fd(&socket),
             (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as _,
+            libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("it is small"),
         )
     };
     assert_eq!(status, 0, "bind to {interface}");

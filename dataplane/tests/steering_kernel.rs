@@ -256,9 +256,10 @@ fn mutated_packets_agree() {
         for round in 0..8_000 {
             let mut frame = random.pick(&frames).clone();
             if !vlan.is_empty() && random.below(8) != 0 {
-                let tags = vlan
-                    .iter()
-                    .flat_map(|vid| [0x81, 0, (vid >> 8) as u8, *vid as u8]);
+                let tags = vlan.iter().flat_map(|vid| {
+                    let [high, low] = vid.to_be_bytes();
+                    [0x81, 0, high, low]
+                });
                 frame.splice(12..12, tags);
             }
             for _ in 0..random.below(4) {
@@ -266,7 +267,7 @@ fn mutated_packets_agree() {
                 frame[at] = if random.below(2) == 0 {
                     *random.pick(&telling)
                 } else {
-                    random.below(256) as u8
+                    u8::try_from(random.below(256)).expect("below 256")
                 };
             }
             if random.below(4) == 0 {
@@ -495,7 +496,7 @@ fn maps_of(program: &OwnedFd) -> BTreeMap<String, OwnedFd> {
         map_ids: ids.as_mut_ptr() as u64,
         ..bpf_prog_info::default()
     };
-    let mut len = size_of::<bpf_prog_info>() as u32;
+    let mut len = u32::try_from(size_of::<bpf_prog_info>()).expect("it is small");
     // SAFETY: `info` and the array it points to live until the call returns, with the lengths given.
     let status = unsafe { bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut len) };
     assert_eq!(status, 0, "root can ask");
@@ -505,12 +506,15 @@ fn maps_of(program: &OwnedFd) -> BTreeMap<String, OwnedFd> {
             // SAFETY: no pointers; the descriptor is new, and nobody else has it.
             let map = unsafe { OwnedFd::from_raw_fd(bpf_map_get_fd_by_id(id)) };
             let mut info = bpf_map_info::default();
-            let mut len = size_of::<bpf_map_info>() as u32;
+            let mut len = u32::try_from(size_of::<bpf_map_info>()).expect("it is small");
             // SAFETY: as above.
             let status = unsafe { bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut len) };
             assert_eq!(status, 0, "root can ask");
             let name = info.name.iter().take_while(|&&byte| byte != 0);
-            (name.map(|&byte| byte as u8 as char).collect(), map)
+            (
+                name.map(|&byte| char::from(byte.cast_unsigned())).collect(),
+                map,
+            )
         })
         .collect()
 }
@@ -680,7 +684,7 @@ impl Random {
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
+        usize::try_from((z ^ (z >> 31)) % limit as u64).expect("below a usize")
     }
 
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
