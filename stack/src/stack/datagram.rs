@@ -1,7 +1,7 @@
 //! What applications do with UDP sockets.
 
 use super::Stack;
-use super::output::Hop;
+use super::output::{Hop, Request};
 use super::version::{IpStack, of_version};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
@@ -140,8 +140,14 @@ impl<P: FramePool> Stack<P> {
                     remote: datagram.remote(),
                     tos: 0,
                 };
-                let stamps = datagram.stamps();
-                let result = self.send_stamped(pool, to, datagram.payload(), stamps, now);
+                let Storage::Frame { frame, .. } = &datagram.0 else {
+                    return Ok(());
+                };
+                let request = Request {
+                    stamps: frame.stamps(),
+                    station: self.station_of(frame.data()),
+                };
+                let result = self.send_answer(pool, to, datagram.payload(), request, now);
                 self.udp_release(pool, datagram);
                 result
             }
@@ -189,7 +195,11 @@ impl<P: FramePool> Stack<P> {
             tos: 0,
         };
         let payload = large.buffer.get(large.payload.clone()).unwrap_or(&[]);
-        let result = self.send_stamped(pool, to, payload, large.stamps, now);
+        let request = Request {
+            stamps: large.stamps,
+            station: large.station,
+        };
+        let result = self.send_answer(pool, to, payload, request, now);
         self.large.push(large);
         result
     }
@@ -206,20 +216,20 @@ impl<P: FramePool> Stack<P> {
         payload: &[u8],
         now: Instant,
     ) -> Result<(), SendError> {
-        self.send_stamped(pool, to, payload, crate::frame::Stamps::default(), now)
+        self.send_answer(pool, to, payload, Request::NONE, now)
     }
 
-    fn send_stamped(
+    fn send_answer(
         &mut self,
         pool: &mut P,
         to: SendTo,
         payload: &[u8],
-        stamps: crate::frame::Stamps,
+        request: Request,
         now: Instant,
     ) -> Result<(), SendError> {
         let result = match to.remote {
-            SocketAddr::V4(_) => self.send_version::<Ipv4>(pool, to, payload, stamps, now),
-            SocketAddr::V6(_) => self.send_version::<Ipv6>(pool, to, payload, stamps, now),
+            SocketAddr::V4(_) => self.send_version::<Ipv4>(pool, to, payload, request, now),
+            SocketAddr::V6(_) => self.send_version::<Ipv6>(pool, to, payload, request, now),
         };
         match result {
             Ok(()) => {
@@ -239,7 +249,7 @@ impl<P: FramePool> Stack<P> {
         pool: &mut P,
         to: SendTo,
         payload: &[u8],
-        stamps: crate::frame::Stamps,
+        request: Request,
         now: Instant,
     ) -> Result<(), DropReason> {
         let no_route = DropReason::TxNoRoute;
@@ -255,7 +265,7 @@ impl<P: FramePool> Stack<P> {
             remote_port: to.remote.port(),
             tos: to.tos,
         };
-        self.send_udp(pool, header, payload, stamps, now)
+        self.send_udp(pool, header, payload, request, now)
     }
 
     /// The Ethernet source of a received frame as the next hop of its answer.

@@ -302,8 +302,11 @@ impl<P: FramePool> Stack<P> {
             fragmentable: None,
             payload_len: u16::try_from(message.len()).map_err(|_| truncated)?,
         };
-        let fallback = self.station_of(data);
-        self.send_transport(pool, header, [&head, body], fallback, frame.stamps(), now)?;
+        let request = Request {
+            stamps: frame.stamps(),
+            station: self.station_of(data),
+        };
+        self.send_transport(pool, header, [&head, body], request, now)?;
         self.events.count(Event::IcmpEchoReplied);
         Ok(Disposition::Done)
     }
@@ -316,7 +319,7 @@ impl<P: FramePool> Stack<P> {
         protocol: u8,
         buffer: &mut [u8],
         message: Range<usize>,
-        stamps: Stamps,
+        request: Request,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let (request, reply) = match I::RUNTIME {
@@ -346,7 +349,7 @@ impl<P: FramePool> Stack<P> {
         };
         let bytes = buffer.get(message).ok_or(DropReason::IcmpTruncated)?;
         let (head, tail) = bytes.split_at(icmpv4::HEADER_LEN.min(bytes.len()));
-        self.send_transport(pool, header, [head, tail], None, stamps, now)?;
+        self.send_transport(pool, header, [head, tail], request, now)?;
         self.events.count(Event::IcmpEchoReplied);
         Ok(Disposition::Done)
     }
@@ -485,7 +488,11 @@ impl<P: FramePool> Stack<P> {
             None
         };
         let pieces = [&header[..], quoted];
-        match self.send_transport(pool, ip, pieces, fallback, Stamps::default(), now) {
+        let request = Request {
+            station: fallback,
+            ..Request::NONE
+        };
+        match self.send_transport(pool, ip, pieces, request, now) {
             Ok(()) => self.events.count(Event::IcmpErrorTx),
             Err(reason) => self.drops.count(reason),
         }

@@ -256,6 +256,7 @@ impl<P: FramePool> Stack<P> {
                 large.local = SocketAddr::new(meta.destination.into(), local_port);
                 large.tos = meta.tos;
                 large.stamps = frame.stamps();
+                large.station = self.station_of(frame.data());
                 let datagram = Datagram(Storage::Large(large));
                 let queued = match self.udp.at_mut(socket) {
                     Some(socket) => socket.queue.push(datagram),
@@ -313,8 +314,11 @@ impl<P: FramePool> Stack<P> {
                 }
             }
             protocol::ICMPV4 | protocol::ICMPV6 => {
-                let stamps = frame.stamps();
-                Err(self.echo_large(pool, meta, protocol, buffer, transport, stamps, now))
+                let request = Request {
+                    stamps: frame.stamps(),
+                    station: self.station_of(frame.data()),
+                };
+                Err(self.echo_large(pool, meta, protocol, buffer, transport, request, now))
             }
             _ => Err(Err(DropReason::IpProtocolUnknown)),
         }

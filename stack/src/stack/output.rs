@@ -98,6 +98,26 @@ impl<I: IpStack> HopCache<I> {
     }
 }
 
+/// What is known of the packet that one of ours answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    /// When it passed which point.
+    pub(super) stamps: Stamps,
+    /// Who handed it to us: the next hop of the answer while the real one is being looked for.
+    pub(super) station: Option<MacAddr>,
+}
+
+impl Request {
+    /// Nothing is answered.
+    pub(super) const NONE: Self = Self {
+        stamps: Stamps {
+            arrival_ns: 0,
+            taken_ns: 0,
+        },
+        station: None,
+    };
+}
+
 /// What is known of a datagram before its headers are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UdpHeader<I: Ip> {
@@ -242,7 +262,7 @@ impl<P: FramePool> Stack<P> {
         pool: &mut P,
         to: UdpHeader<I>,
         payload: &[u8],
-        stamps: Stamps,
+        request: Request,
         now: Instant,
     ) -> Result<(), DropReason> {
         let too_long = DropReason::TxTooLong;
@@ -258,25 +278,23 @@ impl<P: FramePool> Stack<P> {
             fragmentable: None,
             payload_len: len,
         };
-        self.send_transport(pool, ip, [&header, payload], None, stamps, now)
+        self.send_transport(pool, ip, [&header, payload], request, now)
     }
 
     /// Sends a transport message that stands in two pieces, the first a multiple of 8 bytes long:
-    /// whole if the path carries it, in fragments if not. `fallback` is the next hop to use while
-    /// the real one is being looked for.
+    /// whole if the path carries it, in fragments if not.
     pub(super) fn send_transport<I: IpStack>(
         &mut self,
         pool: &mut P,
         mut header: Header<I>,
         pieces: [&[u8]; 2],
-        fallback: Option<MacAddr>,
-        stamps: Stamps,
+        request: Request,
         now: Instant,
     ) -> Result<(), DropReason> {
         let (hop, parked_for) =
             match self.next_hop::<I>(pool, header.destination, header.source, now) {
                 Ok(hop) => (hop, None),
-                Err(DropReason::TxNeighborUnresolved) => match fallback {
+                Err(DropReason::TxNeighborUnresolved) => match request.station {
                     Some(mac) => {
                         self.events.count(Event::NeighborFromPacket);
                         (self.hop_through::<I>(mac, header.destination), None)
@@ -305,7 +323,11 @@ impl<P: FramePool> Stack<P> {
         let mtu = usize::from(hop.mtu).min(frame.capacity().saturating_sub(ip_offset));
         if I::HEADER_BYTES + len > mtu {
             pool.give(frame);
-            return self.send_fragments(pool, header, pieces, hop, mtu, parked_for, now);
+            // Only one packet waits for a neighbour: of several fragments all but one would be lost.
+            if parked_for.is_some() {
+                return Err(DropReason::TxNeighborUnresolved);
+            }
+            return self.send_fragments(pool, header, pieces, hop, mtu, request.stamps);
         }
         if hop.may_fragment() {
             let identification = self
@@ -316,7 +338,7 @@ impl<P: FramePool> Stack<P> {
             header.fragmentable = Some(identification);
         }
         frame.set_len(ip_offset + I::HEADER_BYTES + len);
-        frame.set_stamps(stamps);
+        frame.set_stamps(request.stamps);
         let data = frame.data_mut();
         let written = self.emit_ethernet::<I>(data, hop.mac()).and_then(|at| {
             let at = at + I::emit(data, at, header)?;
@@ -340,8 +362,7 @@ impl<P: FramePool> Stack<P> {
         pieces: [&[u8]; 2],
         hop: Hop,
         mtu: usize,
-        parked_for: Option<IpAddr>,
-        now: Instant,
+        stamps: Stamps,
     ) -> Result<(), DropReason> {
         let extension = match I::RUNTIME {
             Version::V4 => 0,
@@ -362,6 +383,10 @@ impl<P: FramePool> Stack<P> {
             let more = offset + piece < len;
             let mut frame = pool.take().ok_or(DropReason::TxNoFrame)?;
             frame.set_len(ip_offset + I::HEADER_BYTES + extension + piece);
+            // The journey ends with the last piece.
+            if !more {
+                frame.set_stamps(stamps);
+            }
             let data = frame.data_mut();
             let written = self.emit_ethernet::<I>(data, hop.mac()).and_then(|at| {
                 let at = emit_fragment(data, at, header, identification, offset, piece, more)?;
@@ -373,7 +398,7 @@ impl<P: FramePool> Stack<P> {
                 return Err(DropReason::TxTooLong);
             }
             self.events.count(Event::FragmentTx);
-            self.transmit_or_park(pool, frame, parked_for, header.source.into(), now);
+            self.transmit(pool, frame);
             offset += piece;
         }
         Ok(())

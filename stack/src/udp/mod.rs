@@ -118,6 +118,8 @@ pub(crate) struct Large {
     pub(crate) local: SocketAddr,
     pub(crate) tos: u8,
     pub(crate) stamps: Stamps,
+    /// Who handed us its last piece.
+    pub(crate) station: Option<MacAddr>,
 }
 
 impl Large {
@@ -131,6 +133,7 @@ impl Large {
             local: nobody,
             tos: 0,
             stamps: Stamps::default(),
+            station: None,
         }
     }
 }
