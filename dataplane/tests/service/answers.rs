@@ -1,9 +1,10 @@
 //! Echo and discard, to every kind of client and listener.
 
 use crate::support::kernel::{KERNEL, Server};
-use crate::support::lab::{Lab, lab, serve, serve_as};
+use crate::support::lab::{DEVICE, Lab, PEER, lab, serve, serve_as};
+use crate::support::namespace::Namespace;
 use crate::support::process::Process;
-use crate::support::{PATIENCE, until};
+use crate::support::{PATIENCE, eventually, until};
 use std::time::Duration;
 
 /// Payloads at the edges: none, one byte, odd and even, the longest that fits an IPv4 and an IPv6
@@ -109,9 +110,12 @@ fn tool_echoes(lab: &Lab, line: &str, input: &str) {
     let mut words = line.split_whitespace();
     let mut command = lab.peer.command(words.next().expect("a program"));
     command.args(words);
-    let process = Process::start_with_input(command, line, input.as_bytes());
+    let mut process = Process::start_with_input(command, line, input.as_bytes());
     until(&format!("{line} prints what it sent"), || {
-        process.stdout() == input
+        let ended = process.ended();
+        let is_printed = process.stdout() == input;
+        assert!(is_printed || ended.is_none(), "{line} ended: {ended:?}");
+        is_printed
     });
 }
 
@@ -121,7 +125,8 @@ fn nc_socat_and_ping_are_answered() {
     let _service = lab.start(&serve("echo", &["[::]:7"]));
     let seconds = PATIENCE.as_secs();
     // Any address of the interface: the link-local one, too.
-    let local = link_local(&lab);
+    let local = link_local(&lab.server, DEVICE);
+    link_local(&lab.peer, PEER);
     for address in ["10.77.0.1", "fd77::1", &format!("{local}%peer0")] {
         tool_echoes(
             &lab,
@@ -140,9 +145,12 @@ fn nc_socat_and_ping_are_answered() {
     }
 }
 
-fn link_local(lab: &Lab) -> String {
-    let shown = lab.server.ip("-o -6 address show dev dp0 scope link");
-    let mut words = shown.split_whitespace().skip_while(|word| *word != "inet6");
-    let cidr = words.nth(1).expect("IPv6 gives every interface one");
-    cidr.split('/').next().expect("an address").to_owned()
+/// The link-local address of an interface, which the kernel makes some time after its carrier came.
+fn link_local(namespace: &Namespace, device: &str) -> String {
+    eventually("the kernel makes a link-local address", || {
+        let shown = namespace.ip(&format!("-o -6 address show dev {device} scope link"));
+        let mut words = shown.split_whitespace().skip_while(|word| *word != "inet6");
+        let cidr = words.nth(1).filter(|_| !shown.contains("tentative"))?;
+        cidr.split('/').next().map(str::to_owned)
+    })
 }

@@ -142,3 +142,18 @@ fn another_host_with_an_own_address_is_noticed() {
     });
     assert_says(&service.notes(), &["another host", "address"]);
 }
+
+#[test]
+fn an_own_address_that_another_host_has_is_noticed_at_once() {
+    let lab = lab!("an_own_address_that_another_host_has_is_noticed_at_once", queues: 1);
+    lab.peer
+        .ip(&format!("address add fd77::50/64 dev {PEER} nodad"));
+    lab.peer
+        .ip(&format!("address add 10.77.0.50/24 dev {PEER}"));
+    let service = lab.start(&owner());
+    // Our probes are answered; nobody else has said a word.
+    until("both conflicts are counted", || {
+        service.counter("event", "address_conflict") >= 2
+    });
+    assert_says(&service.notes(), &["another host"]);
+}

@@ -2,11 +2,13 @@
 
 use super::kernel::Udp;
 use super::namespace::Namespace;
+use super::process::{Finished, Process};
 use super::service::Service;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// The service's interface, and the far end of its cable.
 pub(crate) const DEVICE: &str = "dp0";
@@ -160,7 +162,7 @@ impl Lab {
 
     /// Starts a service that is not to become ready.
     #[track_caller]
-    pub(crate) fn start_in_vain(&self, rest: &str) -> super::process::Finished {
+    pub(crate) fn start_in_vain(&self, rest: &str) -> Finished {
         let config = self.write_config(rest);
         Service::launch(&self.server, &config).finish()
     }
@@ -186,6 +188,17 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A test that fails shows what the kernels knew.
+            for (whose, namespace) in [("server", &self.server), ("peer", &self.peer)] {
+                for what in ["address", "neighbour"] {
+                    let mut command = namespace.command("ip");
+                    command.arg(what);
+                    let mut shown = Process::start(command, &format!("ip {what} of the {whose}"));
+                    let _ = shown.wait_for(Duration::from_secs(5));
+                }
+            }
+        }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

@@ -164,17 +164,19 @@ impl Service {
     }
 }
 
-/// A test that fails shows what the service counted.
+/// A test that fails shows what the service knew and counted.
 impl Drop for Service {
     fn drop(&mut self) {
         if !std::thread::panicking() || self.process.is_none() {
             return;
         }
-        let mut command = self.namespace.command(PROGRAM);
-        command.arg("stats").arg("--socket").arg(&self.socket);
-        let mut stats = Process::start(command, "dataplane stats");
-        let _ = stats.wait_for(Duration::from_secs(5));
-        println!("-- dataplane stats:\n{}{}", stats.stdout(), stats.stderr());
+        for what in ["info", "stats"] {
+            let mut command = self.namespace.command(PROGRAM);
+            command.arg(what).arg("--socket").arg(&self.socket);
+            // What it says is printed when it is dropped.
+            let mut asked = Process::start(command, &format!("dataplane {what}"));
+            let _ = asked.wait_for(Duration::from_secs(5));
+        }
     }
 }
 
