@@ -293,7 +293,7 @@ fn another_host_with_our_address_is_noticed_and_answered_once_in_ten_seconds() {
             !host.sent().is_empty()
         })
         .collect();
-    assert_eq!(said, [0, 10, 30], "probe, announcement, announcement");
+    assert_eq!(said, [1, 11, 31], "probe, announcement, announcement");
     assert_eq!(host.stack.events().get(Event::AddressAnnounced), 4);
 
     let claim = arp_packet(arp::Repr {

@@ -616,7 +616,7 @@ fn same_subnet(local: &LocalAddress, address: IpAddr) -> bool {
 /// Addresses that the stack owns, and what is still to be said about them.
 ///
 /// ```text
-///  at once: probe ── 1 s ──► announce ── 2 s ──► announce ──► nothing more
+///  ── 200 ms ──► probe ── 1 s ──► announce ── 2 s ──► announce ──► nothing more
 /// ```
 ///
 /// The address is answered for from the start: it was configured by somebody who gave it to this
@@ -644,6 +644,9 @@ enum Step {
     Announce,
 }
 
+/// RFC 5227 §2.1.1, RFC 4862 §5.4.2: a probe waits for up to a second after its interface has come
+/// up. Long enough for whoever gives us packets to be ready for the answer.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// RFC 5227 §1.1: DEFEND_INTERVAL.
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// RFC 5227 §1.1: ANNOUNCE_WAIT is 2 s from probe to announcement; RFC 4862's RETRANS_TIMER is 1 s.
@@ -676,7 +679,7 @@ impl Announcements {
                 self.addresses.push(Announcement {
                     address,
                     done: 0,
-                    due: now,
+                    due: now + FIRST_WAIT,
                     defended: None,
                 });
             }
@@ -746,7 +749,7 @@ mod tests {
         }
         assert_eq!(
             said,
-            [(5, Step::Probe), (6, Step::Announce), (8, Step::Announce)]
+            [(6, Step::Probe), (7, Step::Announce), (9, Step::Announce)]
         );
         assert!(announcements.may_defend(local.address, at(30)));
         assert!(!announcements.may_defend(local.address, at(39)));
