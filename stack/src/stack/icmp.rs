@@ -1,10 +1,11 @@
 //! ICMP: errors about us, errors by us, and echo for addresses that we own.
 
 use super::input::IpMeta;
+use super::output::Request;
 use super::version::{Header, IpStack};
 use super::{Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};
-use crate::frame::{Frame, FramePool, Stamps};
+use crate::frame::{Frame, FramePool};
 use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::ip::path_mtu::{TooBig, TooBigOutcome};
 use crate::link::AddressOwner;
@@ -322,7 +323,7 @@ impl<P: FramePool> Stack<P> {
         request: Request,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
-        let (request, reply) = match I::RUNTIME {
+        let (asked, replied) = match I::RUNTIME {
             Version::V4 => (icmpv4::kind::ECHO_REQUEST, icmpv4::kind::ECHO_REPLY),
             Version::V6 => (icmpv6::kind::ECHO_REQUEST, icmpv6::kind::ECHO_REPLY),
         };
@@ -331,13 +332,19 @@ impl<P: FramePool> Stack<P> {
         }
         let (kind, rest) = I::read_icmp(buffer, message.clone(), meta.source, meta.destination)?;
         let owner = self.owner_of(meta.destination.into());
-        if kind != request || owner != Some(AddressOwner::Stack) {
+        if kind != asked || owner != Some(AddressOwner::Stack) {
             return Err(DropReason::IcmpNotForUs);
         }
         let body_len = message.len() - icmpv4::HEADER_LEN;
         let addresses = (meta.destination, meta.source);
-        I::emit_icmp(buffer, message.start, addresses, (reply, 0, rest), body_len)
-            .ok_or(DropReason::IcmpTruncated)?;
+        I::emit_icmp(
+            buffer,
+            message.start,
+            addresses,
+            (replied, 0, rest),
+            body_len,
+        )
+        .ok_or(DropReason::IcmpTruncated)?;
         let header = Header::<I> {
             source: meta.destination,
             destination: meta.source,

@@ -1,5 +1,6 @@
 //! From the Ethernet header to a socket's queue.
 
+use super::output::Request;
 use super::version::IpStack;
 use super::{Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};

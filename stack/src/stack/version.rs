@@ -30,8 +30,8 @@ pub(super) struct VersionState<I: DemuxKey, F> {
     pub(super) reassembler: Option<Reassembler<I>>,
     /// The broadcast addresses of our subnets.
     broadcasts: Vec<Ipv4Addr>,
-    /// Lowest bits that are equal in each of them, as a mask.
-    broadcast_low: u32,
+    /// What they end in, see [`ending`].
+    broadcast_endings: u64,
 }
 
 impl<I: DemuxKey, F> VersionState<I, F> {
@@ -56,7 +56,7 @@ impl<I: DemuxKey, F> VersionState<I, F> {
             path_mtus: PathMtuCache::new(config.neighbors, key),
             reassembler,
             broadcasts: Vec::new(),
-            broadcast_low: 0,
+            broadcast_endings: 0,
         }
     }
 
@@ -75,23 +75,24 @@ impl<I: DemuxKey, F> VersionState<I, F> {
                 self.broadcasts.push(Ipv4Addr::from_bits(bits & !host));
             }
         }
-        let hosts = self.broadcasts.iter().map(|broadcast| {
-            let bits = broadcast.to_bits();
-            // The lowest run of equal bits, as a mask.
-            let run = bits.trailing_ones().max(bits.trailing_zeros());
-            u32::MAX.checked_shl(run).map_or(u32::MAX, |rest| !rest)
-        });
-        self.broadcast_low = hosts.min().unwrap_or(0);
+        let endings = self.broadcasts.iter().map(ending);
+        self.broadcast_endings = endings.fold(0, |all, ending| all | ending);
     }
+}
+
+/// One of 64 bits, chosen by the last six of an address.
+#[inline]
+const fn ending(address: &Ipv4Addr) -> u64 {
+    let [.., last] = address.octets();
+    1 << (last & 63)
 }
 
 impl<F> VersionState<Ipv4, F> {
     /// Whether it is the broadcast address of a subnet of ours.
     #[inline]
     pub(super) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
-        // Their lowest bits are all ones or all zeros; those of most addresses are neither.
-        let low = address.to_bits().wrapping_add(1) & self.broadcast_low;
-        low <= 1 && self.broadcasts.contains(&address)
+        // Most addresses end in something else.
+        self.broadcast_endings & ending(&address) != 0 && self.broadcasts.contains(&address)
     }
 }
 

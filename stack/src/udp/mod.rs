@@ -1,6 +1,7 @@
 //! Datagram sockets: what waits in them, and what an application holds of a datagram.
 
 use crate::frame::{Frame, Stamps};
+use crate::link::MacAddr;
 use crate::queue::Queue;
 use crate::socket::bind::Bind;
 use crate::wire::{array_at, chunk_at, ethernet, ipv4, ipv6, udp};
