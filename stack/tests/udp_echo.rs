@@ -380,6 +380,28 @@ fn an_unknown_neighbour_is_asked_for_and_the_answer_goes_to_the_sender_meanwhile
     assert_eq!(host.sent()[0][..6], mac);
 }
 
+/// Only one packet may wait for a neighbour, and a datagram in fragments is several.
+#[test]
+fn an_answer_in_fragments_goes_to_the_sender_while_the_neighbour_is_unknown() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    let strangers = [
+        (v4("192.0.2.50".parse().unwrap(), 4000), v4(OUR_V4, 7)),
+        (v6("2001:db8::50".parse().unwrap(), 4000), v6(OUR_V6, 7)),
+    ];
+    for (from, to) in strangers {
+        for piece in fragments(from, to, &[1; 3000], 1400) {
+            host.receive(&piece);
+        }
+        assert_eq!(host.echo(socket), 1);
+        let sent = host.sent();
+        assert!(sent.iter().all(|packet| packet[..6] == PEER_MAC));
+        assert_eq!(defragment(&sent), udp_segment(to, from, &[1; 3000]));
+        assert_eq!(host.stack.next_wanted_neighbor(), Some(from.ip()));
+    }
+    assert_eq!(host.drops(), []);
+}
+
 #[test]
 fn a_packet_too_big_lowers_the_path_mtu_of_both_versions() {
     let mut host = Host::new(Config::default());
