@@ -19,7 +19,7 @@ packets=12800
 # next compiler by more; what is worth a look is more than that.
 tolerance_percent=3
 subjects=(
-    "stack 64" "stack-rewritten 64" "reflector 64" "smoltcp 64"
+    "stack 64" "stack-scattered 64" "stack-rewritten 64" "reflector 64" "smoltcp 64"
     "stack 1" "stack 1400" "stack-rewritten 1" "stack-rewritten 1400"
 )
 

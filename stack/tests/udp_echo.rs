@@ -65,6 +65,87 @@ fn a_datagram_tells_who_sent_it_and_to_which_address() {
 }
 
 #[test]
+fn a_socket_is_served_at_once_oldest_first() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    for round in 0..3u8 {
+        for n in 0..5 {
+            host.receive(&udp_packet(v4(PEER_V4, 1), v4(OUR_V4, 7), &[round, n]));
+        }
+        // One by one and all at once, mixed.
+        let first = host.stack.udp_recv(socket).unwrap();
+        assert_eq!(first.payload(), [round, 0]);
+        host.stack.udp_release(&mut host.pool, first);
+        host.receive(&udp_packet(v6(PEER_V6, 1), v6(OUR_V6, 7), &[round, 5]));
+        let (pool, now, mut served) = (&mut host.pool, host.now, Vec::new());
+        let count = host.stack.udp_serve(socket, |stack, datagram| {
+            served.push(datagram.payload().to_vec());
+            stack.udp_reply(pool, datagram, now).unwrap();
+        });
+        assert_eq!(count, 5);
+        assert_eq!(served, (1..6).map(|n| vec![round, n]).collect::<Vec<_>>());
+        assert_eq!(host.stack.udp_recv_len(socket), 0);
+        let sent: Vec<_> = host
+            .sent()
+            .iter()
+            .map(|packet| read_udp(packet).2)
+            .collect();
+        assert_eq!(sent, served);
+    }
+    assert_eq!(host.pool.in_use(), 0);
+}
+
+#[test]
+fn a_socket_closed_while_it_is_served_stays_closed() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("0.0.0.0:7");
+    for _ in 0..3 {
+        host.receive(&udp_packet(v4(PEER_V4, 1), v4(OUR_V4, 7), b"x"));
+    }
+    let pool = &mut host.pool;
+    let served = host.stack.udp_serve(socket, |stack, datagram| {
+        stack.udp_release(pool, datagram);
+        stack.udp_close(pool, socket);
+    });
+    assert_eq!(served, 3);
+    assert_eq!(host.stack.udp_serve(socket, |_, _| panic!("closed")), 0);
+    host.receive(&udp_packet(v4(PEER_V4, 1), v4(OUR_V4, 7), b"x"));
+    let again = host.bind("0.0.0.0:7");
+    assert!(host.stack.udp_recv(again).is_none());
+    assert_eq!(host.pool.in_use(), 0);
+}
+
+#[test]
+fn the_checksum_of_a_reply_is_right_whatever_the_requests_was() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("0.0.0.0:7");
+    for len in 0..70 {
+        let payload: Vec<u8> = (1..).take(len).collect();
+        let mut packet = udp_packet(v4(PEER_V4, 4000), v4(OUR_V4, 7), &payload);
+        // As it came; changed; and without a checksum, which RFC 768 allows.
+        for change in [false, true] {
+            host.receive(&packet);
+            host.stack.udp_serve(socket, |stack, mut datagram| {
+                if change {
+                    datagram.payload_mut().fill(0xa5);
+                }
+                stack.udp_reply(&mut host.pool, datagram, host.now).unwrap();
+            });
+            let expected = if change {
+                vec![0xa5; len]
+            } else {
+                payload.clone()
+            };
+            assert_eq!(read_udp(&host.sent()[0]).2, expected);
+        }
+        packet[40..42].fill(0);
+        host.receive(&packet);
+        assert_eq!(host.echo(socket), 1);
+        assert_eq!(read_udp(&host.sent()[0]).2, payload);
+    }
+}
+
+#[test]
 fn v6only_and_v4_sockets_share_a_port_and_get_their_own() {
     let mut host = Host::new(Config::default());
     let bind = stack::socket::bind::Bind {

@@ -17,8 +17,9 @@ mod smoltcp_echo;
 mod stack_echo;
 
 use crate::frame::{BenchFrame, BenchPool};
-use packet::{Request, Version};
+use packet::{OTHER_PORT, OUR_PORT, Peer, Request, Version};
 use stack::time::{Duration, Instant};
+use stack_echo::StackEcho;
 use std::process::ExitCode;
 
 /// Packets of one turn: what the service takes from its rings at once.
@@ -61,9 +62,9 @@ impl Subject for Harness {
 
 /// The frames a driver took from its ring.
 #[inline(never)]
-fn receive(pool: &mut BenchPool, request: &[u8], received: &mut Vec<BenchFrame>) {
-    for _ in 0..BATCH {
-        received.extend(pool.receive(request));
+fn receive(pool: &mut BenchPool, requests: &[Request], received: &mut Vec<BenchFrame>) {
+    for request in requests {
+        received.extend(pool.receive(&request.bytes));
     }
 }
 
@@ -76,26 +77,27 @@ fn give_back(pool: &mut BenchPool, sent: &mut Vec<BenchFrame>) {
     }
 }
 
-/// Sends `packets` requests (rounded down to whole batches) and looks at the first answer.
-fn run(mut subject: impl Subject, request: &Request, packets: usize, answers: bool) {
+/// Sends `packets` requests (rounded down to whole batches) and looks at the first answers.
+fn run(mut subject: impl Subject, requests: &[Request], packets: usize, answers: bool) {
     let mut pool = BenchPool::new(4 * BATCH, FRAME_BYTES);
     let mut received = Vec::with_capacity(BATCH);
     let mut sent = Vec::with_capacity(BATCH);
     let mut now = Instant::from_nanos(1_000_000_000);
     for turn in 0..packets / BATCH {
         now = now + TURN;
-        receive(&mut pool, &request.bytes, &mut received);
+        receive(&mut pool, requests, &mut received);
         subject.turn(&mut pool, &mut received, &mut sent, now);
         assert_eq!(sent.len(), BATCH, "every request has its answer");
         if turn == 0 && answers {
-            request.check_answer(&sent[0]);
+            // Two ports are served one after the other: the first answers the first either way.
+            requests[0].check_answer(&sent[0]);
         }
         give_back(&mut pool, &mut sent);
     }
 }
 
 const USAGE: &str = "usage: echo-instructions \
-    harness|reflector|stack|stack-rewritten|smoltcp ipv4|ipv6 PAYLOAD PACKETS";
+    harness|reflector|stack|stack-rewritten|stack-scattered|smoltcp ipv4|ipv6 PAYLOAD PACKETS";
 
 fn parse(arguments: &[String]) -> Option<(&str, Version, usize, usize)> {
     let [subject, version, payload, packets] = arguments else {
@@ -119,13 +121,38 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let request = Request::new(version, payload);
+    let scattered = subject == "stack-scattered";
+    let requests: Vec<_> = (0..BATCH)
+        .map(|index| match (scattered, index % 2) {
+            (false, _) => (0, OUR_PORT),
+            (true, 0) => (index, OUR_PORT),
+            (true, _) => (index, OTHER_PORT),
+        })
+        .map(|(peer, port)| {
+            let peer = Peer(u8::try_from(peer).expect("a batch is small"));
+            Request::new(version, payload, peer, port)
+        })
+        .collect();
     match subject {
-        "harness" => run(Harness, &request, packets, false),
-        "reflector" => run(reflector::Reflector, &request, packets, true),
-        "stack" => run(stack_echo::StackEcho::new(false), &request, packets, true),
-        "stack-rewritten" => run(stack_echo::StackEcho::new(true), &request, packets, true),
-        "smoltcp" => run(smoltcp_echo::SmoltcpEcho::new(), &request, packets, true),
+        "harness" => run(Harness, &requests, packets, false),
+        "reflector" => run(reflector::Reflector, &requests, packets, true),
+        "stack" => run(
+            StackEcho::<false>::new(&[OUR_PORT], 1),
+            &requests,
+            packets,
+            true,
+        ),
+        "stack-rewritten" => run(
+            StackEcho::<true>::new(&[OUR_PORT], 1),
+            &requests,
+            packets,
+            true,
+        ),
+        "stack-scattered" => {
+            let subject = StackEcho::<false>::new(&[OUR_PORT, OTHER_PORT], BATCH);
+            run(subject, &requests, packets, true);
+        }
+        "smoltcp" => run(smoltcp_echo::SmoltcpEcho::new(), &requests, packets, true),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -8,13 +8,12 @@ use stack::wire::{ethernet, ipv4, ipv6, protocol, udp};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(crate) const OUR_MAC: MacAddr = [2, 0, 0, 0, 0, 1];
-pub(crate) const PEER_MAC: MacAddr = [2, 0, 0, 0, 0, 2];
 pub(crate) const OUR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub(crate) const PEER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub(crate) const OUR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-pub(crate) const PEER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 /// The echo port (RFC 862).
 pub(crate) const OUR_PORT: u16 = 7;
+/// A second one, for packets that alternate.
+pub(crate) const OTHER_PORT: u16 = 11;
 const PEER_PORT: u16 = 40_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,9 +22,28 @@ pub(crate) enum Version {
     V6,
 }
 
-/// A datagram from the peer's port to ours, in an Ethernet frame.
+/// A host that sends requests, by number.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer(pub(crate) u8);
+
+impl Peer {
+    pub(crate) const fn v4(self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 0, 2, 2 + self.0)
+    }
+
+    pub(crate) const fn v6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2 + self.0 as u16)
+    }
+
+    pub(crate) const fn mac(self) -> MacAddr {
+        [2, 0, 0, 0, 1, self.0]
+    }
+}
+
+/// A datagram from a peer's port to ours, in an Ethernet frame.
 pub(crate) struct Request {
     version: Version,
+    peer: Peer,
     payload_len: usize,
     pub(crate) bytes: Vec<u8>,
 }
@@ -34,15 +52,17 @@ pub(crate) struct Request {
 type Endpoints = ((Vec<u8>, u16), (Vec<u8>, u16));
 
 impl Request {
-    pub(crate) fn new(version: Version, payload_len: usize) -> Self {
+    pub(crate) fn new(version: Version, payload_len: usize, peer: Peer, port: u16) -> Self {
         let headers_len = ethernet::HEADER_LEN + version.header_len() + udp::HEADER_LEN;
         let mut bytes = vec![0; headers_len + payload_len];
         for (byte, value) in bytes[headers_len..].iter_mut().zip((1..=251).cycle()) {
             *byte = value;
         }
-        write_headers(version, &mut bytes, payload_len).expect("room was made for them");
+        write_headers(version, &mut bytes, payload_len, peer, port)
+            .expect("room was made for them");
         Self {
             version,
+            peer,
             payload_len,
             bytes,
         }
@@ -53,7 +73,8 @@ impl Request {
     pub(crate) fn check_answer(&self, answer: &BenchFrame) {
         let data = answer.data();
         assert_eq!(data.len(), self.bytes.len(), "length of the answer");
-        assert_eq!((&data[..6], &data[6..12]), (&PEER_MAC[..], &OUR_MAC[..]));
+        let (to, from) = (self.peer.mac(), OUR_MAC);
+        assert_eq!((&data[..6], &data[6..12]), (&to[..], &from[..]));
         let (from, to) = self.endpoints(data);
         assert_eq!((to, from), self.endpoints(&self.bytes));
     }
@@ -101,14 +122,20 @@ impl Version {
     }
 }
 
-fn write_headers(version: Version, data: &mut [u8], payload_len: usize) -> Option<()> {
+fn write_headers(
+    version: Version,
+    data: &mut [u8],
+    payload_len: usize,
+    peer: Peer,
+    port: u16,
+) -> Option<()> {
     let ether_type = match version {
         Version::V4 => ethernet::TYPE_IPV4,
         Version::V6 => ethernet::TYPE_IPV6,
     };
     let header = ethernet::Repr {
         destination: OUR_MAC,
-        source: PEER_MAC,
+        source: peer.mac(),
         vlans: ethernet::VlanIds::NONE,
         ether_type,
     };
@@ -116,7 +143,7 @@ fn write_headers(version: Version, data: &mut [u8], payload_len: usize) -> Optio
     let udp_len = u16::try_from(udp::HEADER_LEN + payload_len).ok()?;
     let ip_len = match version {
         Version::V4 => ipv4::Repr {
-            source: PEER_V4,
+            source: peer.v4(),
             destination: OUR_V4,
             protocol: protocol::UDP,
             tos: 0,
@@ -126,7 +153,7 @@ fn write_headers(version: Version, data: &mut [u8], payload_len: usize) -> Optio
         }
         .emit(data, ip_at)?,
         Version::V6 => ipv6::Repr {
-            source: PEER_V6,
+            source: peer.v6(),
             destination: OUR_V6,
             next_header: protocol::UDP,
             traffic_class: 0,
@@ -137,16 +164,9 @@ fn write_headers(version: Version, data: &mut [u8], payload_len: usize) -> Optio
         .emit(data, ip_at)?,
     };
     let pseudo = |len| match version {
-        Version::V4 => Sum::pseudo_v4(PEER_V4, OUR_V4, protocol::UDP, len),
-        Version::V6 => Sum::pseudo_v6(PEER_V6, OUR_V6, protocol::UDP, len),
+        Version::V4 => Sum::pseudo_v4(peer.v4(), OUR_V4, protocol::UDP, len),
+        Version::V6 => Sum::pseudo_v6(peer.v6(), OUR_V6, protocol::UDP, len),
     };
-    udp::emit(
-        data,
-        ip_at + ip_len,
-        PEER_PORT,
-        OUR_PORT,
-        payload_len,
-        pseudo,
-    )?;
+    udp::emit(data, ip_at + ip_len, PEER_PORT, port, payload_len, pseudo)?;
     Some(())
 }

@@ -1,7 +1,7 @@
 //! smoltcp with one UDP socket that takes both versions: one Ethernet interface, neighbours known,
 //! all checksums verified and made by it. Fragmentation, multicast and logging are compiled out.
 
-use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, PEER_MAC, PEER_V4, PEER_V6};
+use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, Peer};
 use super::{BATCH, Subject};
 use crate::frame::{BenchFrame, BenchPool};
 use smoltcp::iface::{
@@ -15,6 +15,7 @@ use stack::frame::{Frame as _, FramePool as _};
 use stack::time::Instant;
 use stack::wire::{arp, ethernet, ipv6, ndp, protocol};
 
+const PEER: Peer = Peer(0);
 /// The longest payload the benchmark sends.
 const PAYLOAD_MAX: usize = 1500;
 
@@ -200,8 +201,8 @@ fn arp_request() -> Vec<u8> {
     let mut packet = vec![0; ethernet::HEADER_LEN + arp::LEN];
     let request = arp::Repr {
         operation: arp::Operation::Request,
-        sender_mac: PEER_MAC,
-        sender: PEER_V4,
+        sender_mac: PEER.mac(),
+        sender: PEER.v4(),
         target_mac: [0; 6],
         target: OUR_V4,
     };
@@ -215,7 +216,7 @@ fn neighbor_solicitation() -> Vec<u8> {
     let mut packet = vec![0; ethernet::HEADER_LEN + ipv6::HEADER_LEN + ndp::LEN_WITH_OPTION];
     let at = ethernet_header(&mut packet, ethernet::TYPE_IPV6);
     let header = ipv6::Repr {
-        source: PEER_V6,
+        source: PEER.v6(),
         destination: OUR_V6,
         next_header: protocol::ICMPV6,
         traffic_class: 0,
@@ -227,9 +228,9 @@ fn neighbor_solicitation() -> Vec<u8> {
     let at = at + header.emit(&mut packet, at).expect("room for IPv6");
     let ask = ndp::Repr::Solicitation {
         target: OUR_V6,
-        source_mac: Some(PEER_MAC),
+        source_mac: Some(PEER.mac()),
     };
-    ask.emit(&mut packet, at, PEER_V6, OUR_V6)
+    ask.emit(&mut packet, at, PEER.v6(), OUR_V6)
         .expect("room for the question");
     packet
 }
@@ -237,7 +238,7 @@ fn neighbor_solicitation() -> Vec<u8> {
 fn ethernet_header(packet: &mut [u8], ether_type: u16) -> usize {
     let header = ethernet::Repr {
         destination: OUR_MAC,
-        source: PEER_MAC,
+        source: PEER.mac(),
         vlans: ethernet::VlanIds::NONE,
         ether_type,
     };

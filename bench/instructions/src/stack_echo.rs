@@ -1,7 +1,7 @@
 //! The stack with one dual-stack socket, and an application that answers as the service's `echo`
 //! does.
 
-use super::packet::{OUR_MAC, OUR_PORT, OUR_V4, OUR_V6, PEER_MAC, PEER_V4, PEER_V6};
+use super::packet::{OUR_MAC, OUR_V4, OUR_V6, Peer};
 use super::{BATCH, Subject};
 use crate::frame::{BenchFrame, BenchPool};
 use stack::counters::DropReason;
@@ -13,37 +13,39 @@ use stack::udp::UdpSocketId;
 use stack::{Config, Origin, Stack};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub(crate) struct StackEcho {
+/// A stack, its sockets and the application on them. With `REWRITE`, the application writes to the
+/// payload, so that its checksum has to be made anew; otherwise it answers with what it got.
+pub(crate) struct StackEcho<const REWRITE: bool> {
     stack: Stack<BenchPool>,
-    socket: UdpSocketId,
-    /// Whether the application writes to payloads: then their checksums are made anew.
-    rewrite: bool,
+    sockets: Vec<UdpSocketId>,
 }
 
 /// Ports that answer whatever they receive, as in the service's echo.
 const ANSWERING_PORTS: [u16; 6] = [7, 9, 13, 17, 19, 37];
 
-impl StackEcho {
-    pub(crate) fn new(rewrite: bool) -> Self {
+impl<const REWRITE: bool> StackEcho<REWRITE> {
+    /// With a dual-stack socket on each of `ports`, and so many peers known.
+    pub(crate) fn new(ports: &[u16], peers: usize) -> Self {
         let mut stack = Stack::new(Config::default());
         let now = Instant::ZERO;
         stack.set_link(Box::new(link()), now);
         // Nobody waits for a frame yet, so none comes back to this pool.
         let mut pool = BenchPool::new(0, 0);
-        for address in [IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)] {
-            let mac = PEER_MAC;
-            stack.set_neighbor(&mut pool, NeighborUpdate::Set { address, mac });
+        for peer in (0..=u8::MAX).take(peers).map(Peer) {
+            let mac = peer.mac();
+            for address in [IpAddr::V4(peer.v4()), IpAddr::V6(peer.v6())] {
+                stack.set_neighbor(&mut pool, NeighborUpdate::Set { address, mac });
+            }
         }
-        let bind = Bind {
-            local: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), OUR_PORT),
-            v6only: false,
+        let mut bind = |port: &u16| {
+            let bind = Bind {
+                local: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port),
+                v6only: false,
+            };
+            stack.udp_bind(bind, 2 * BATCH).expect("a free port")
         };
-        let socket = stack.udp_bind(bind, 2 * BATCH).expect("a free port");
-        Self {
-            stack,
-            socket,
-            rewrite,
-        }
+        let sockets = ports.iter().map(&mut bind).collect();
+        Self { stack, sockets }
     }
 }
 
@@ -70,7 +72,7 @@ fn link() -> LinkState {
     }
 }
 
-impl Subject for StackEcho {
+impl<const REWRITE: bool> Subject for StackEcho<REWRITE> {
     #[inline(never)]
     fn turn(
         &mut self,
@@ -79,26 +81,24 @@ impl Subject for StackEcho {
         sent: &mut Vec<BenchFrame>,
         now: Instant,
     ) {
-        let Self {
-            stack,
-            socket,
-            rewrite,
-        } = self;
+        let Self { stack, sockets } = self;
         for frame in received.drain(..) {
             stack.ingest(pool, frame, Origin::Ring, now);
         }
         stack.expire(pool, now);
-        stack.udp_serve(*socket, |stack, mut datagram| {
-            let (remote, local) = datagram.ports();
-            if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
-                return stack.udp_discard(pool, datagram, DropReason::UdpNoReply);
-            }
-            if *rewrite && let Some(first) = datagram.payload_mut().first_mut() {
-                *first = first.wrapping_add(1);
-            }
-            // A reply that is not sent is missed by the harness.
-            let _ = stack.udp_reply(pool, datagram, now);
-        });
+        for socket in sockets {
+            stack.udp_serve(*socket, |stack, mut datagram| {
+                let (remote, local) = datagram.ports();
+                if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
+                    return stack.udp_discard(pool, datagram, DropReason::UdpNoReply);
+                }
+                if REWRITE && let Some(first) = datagram.payload_mut().first_mut() {
+                    *first = first.wrapping_add(1);
+                }
+                // A reply that is not sent is missed by the harness.
+                let _ = stack.udp_reply(pool, datagram, now);
+            });
+        }
         stack.egress(|frame| {
             sent.push(frame);
             Ok(())

@@ -42,7 +42,7 @@ impl<P: FramePool> Stack<P> {
     /// [`udp_recv`](Self::udp_recv), datagram by datagram.
     ///
     /// While it runs, the socket's queue is in its hands: nothing else comes in or can be taken out.
-    #[inline]
+    #[inline(always)] // See `fast_path`.
     pub fn udp_serve(
         &mut self,
         id: UdpSocketId,
@@ -96,7 +96,7 @@ impl<P: FramePool> Stack<P> {
     ///
     /// # Errors
     /// [`SendError`]; the datagram's buffer has been given back.
-    #[inline]
+    #[inline(always)] // See `fast_path`.
     pub fn udp_reply(
         &mut self,
         pool: &mut P,

@@ -5,6 +5,10 @@
 //! Whatever is not exactly that takes the long way, through `input` and `datagram`, from its first
 //! byte on. Until it is sure, the short way changes, counts and drops nothing, and it need not tell
 //! reasons apart: that is why it is short. A test below holds it against the long way.
+//!
+//! All of it, and what leads to it, is compiled into the loops of its callers: left to judge by
+//! itself, the compiler makes calls of it as soon as there are two callers, and passing a frame in
+//! memory costs more than many a step on the way. The long way is never compiled in.
 
 use super::Stack;
 use super::input::SourceCheck;
@@ -20,7 +24,7 @@ use core::ops::Range;
 
 impl<P: FramePool> Stack<P> {
     /// The socket that a plain datagram in an untagged frame is for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn plain_datagram(&mut self, data: &[u8]) -> Option<(u16, Parts)> {
         // One look at the length for all headers.
         if data.len() < ethernet::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN {
@@ -97,7 +101,7 @@ impl<P: FramePool> Stack<P> {
 
     /// Makes a datagram in an untagged frame its own reply, if its next hop is known and nothing else
     /// stands in the way; says whether it did.
-    #[inline]
+    #[inline(always)]
     pub(super) fn turn_plain_round(&mut self, frame: &mut P::Frame, parts: &Parts) -> bool {
         let turned = if parts.headers == Headers::PlainV4 {
             self.turn_round_to_known_hop::<Ipv4>(frame, parts)
@@ -112,7 +116,7 @@ impl<P: FramePool> Stack<P> {
         turned.is_some()
     }
 
-    #[inline]
+    #[inline(always)]
     fn turn_round_to_known_hop<I: IpStack>(
         &self,
         frame: &mut P::Frame,
@@ -142,7 +146,7 @@ impl<P: FramePool> Stack<P> {
         Some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn count_sent(&mut self, parts: &Parts) {
         self.events.count(Event::UdpTx);
         self.events
@@ -185,7 +189,7 @@ impl<P: FramePool> Stack<P> {
             return udp::turn_round(headers, udp_offset);
         }
         let pseudo = I::pseudo(local, remote, protocol::UDP, parts.udp_len());
-        udp::turn_round_rewritten(data, udp_offset, parts.udp_len(), pseudo)
+        udp::turn_round_rewritten(data, udp_offset, parts.payload_len, pseudo)
     }
 }
 

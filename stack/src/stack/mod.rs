@@ -238,7 +238,7 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Takes one frame: parses it, finds its socket, answers what the stack itself answers.
-    #[inline]
+    #[inline(always)] // See `fast_path`.
     pub fn ingest(&mut self, pool: &mut P, frame: P::Frame, origin: Origin, now: Instant) {
         let data = frame.data();
         self.events.count(Event::FrameRx);
@@ -287,7 +287,7 @@ impl<P: FramePool> Stack<P> {
 
     /// Gives frames to the driver until none is left or `send` hands one back. Returns how many
     /// went.
-    #[inline]
+    #[inline(always)] // See `fast_path`.
     pub fn egress(&mut self, mut send: impl FnMut(P::Frame) -> Result<(), P::Frame>) -> usize {
         let (mut sent, mut bytes) = (0, 0);
         self.egress.take_all(|frame| {

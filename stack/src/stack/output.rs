@@ -130,7 +130,7 @@ pub(super) struct UdpHeader<I: Ip> {
 
 impl<P: FramePool> Stack<P> {
     /// Queues a frame for the driver.
-    #[inline]
+    #[inline(always)] // See `fast_path`.
     pub(super) fn transmit(&mut self, pool: &mut P, frame: P::Frame) {
         if let Err(frame) = self.egress.push(frame) {
             self.discard(pool, frame, DropReason::TxQueueFull);

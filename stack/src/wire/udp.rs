@@ -14,6 +14,8 @@ use core::ops::Range;
 
 /// Length of the header, in bytes.
 pub const HEADER_LEN: usize = 8;
+const HEADER_LEN16: u16 = 8;
+const _: () = assert!(HEADER_LEN16 as usize == HEADER_LEN);
 
 /// A datagram whose header is whole and whose length fits; its checksum is a matter of policy, see
 /// [`Packet::verify`].
@@ -46,18 +48,22 @@ impl<'a> Packet<'a> {
         let header: &[u8; HEADER_LEN] = chunk_at(data, offset).ok_or(DropReason::UdpTruncated)?;
         let len = usize::from(be16(header, 4));
         // RFC 768 lets a datagram be shorter than its IP payload; the rest is not ours to read.
-        let payload = match data.get(offset + HEADER_LEN..offset + len) {
-            Some(payload) if offset + len <= range.end && range.end <= data.len() => payload,
-            _ if range.len() < HEADER_LEN || data.len() < range.end => {
-                return Err(DropReason::UdpTruncated);
-            }
-            _ => return Err(DropReason::UdpLength),
-        };
-        Ok(Self {
-            header,
-            payload,
-            offset,
-        })
+        let end = offset + len;
+        if range.end <= data.len()
+            && end <= range.end
+            && let Some(payload) = data.get(offset + HEADER_LEN..end)
+        {
+            return Ok(Self {
+                header,
+                payload,
+                offset,
+            });
+        }
+        if range.len() < HEADER_LEN || data.len() < range.end {
+            Err(DropReason::UdpTruncated)
+        } else {
+            Err(DropReason::UdpLength)
+        }
     }
 
     /// Checks the checksum against a pseudo-header sum that `pseudo` makes for the given length.
@@ -129,18 +135,29 @@ pub fn turn_round(data: &mut [u8], offset: usize) -> Option<()> {
     Some(())
 }
 
-/// The same for a payload that has changed: it is `len` bytes long with its header now, and `pseudo`
-/// is the sum of the pseudo-header that says so.
+/// The same for a payload that has changed: it is `payload_len` bytes long now, at most 65,527, and
+/// `pseudo` is the sum of the pseudo-header that says so.
 #[inline(always)]
 #[must_use]
-pub fn turn_round_rewritten(data: &mut [u8], offset: usize, len: u16, pseudo: Sum) -> Option<()> {
-    let bytes = data.get_mut(offset..offset + usize::from(len))?;
+pub fn turn_round_rewritten(
+    data: &mut [u8],
+    offset: usize,
+    payload_len: u16,
+    pseudo: Sum,
+) -> Option<()> {
+    let bytes = data.get_mut(offset..)?;
     let (header, payload) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+    let payload = payload.get(..usize::from(payload_len))?;
     let [a, b, c, d, ..] = *header;
-    let [high, low] = len.to_be_bytes();
-    *header = [c, d, a, b, high, low, 0, 0];
-    let sum = pseudo.add_chunk::<HEADER_LEN, 1>(header).add_bytes(payload);
-    put(header, 6, sum.checksum_udp());
+    put(header, 0, [c, d, a, b]);
+    put(
+        header,
+        4,
+        payload_len.wrapping_add(HEADER_LEN16).to_be_bytes(),
+    );
+    put(header, 6, [0, 0]);
+    let sum = pseudo.add_chunk::<HEADER_LEN, 1>(header);
+    put(header, 6, sum.add_bytes(payload).checksum_udp());
     Some(())
 }
 
