@@ -134,7 +134,7 @@ counters! {
         FrameRxBytes = "frame_rx_bytes", "Bytes of the frames given to the stack.";
         FrameTxBytes = "frame_tx_bytes", "Bytes of the frames the stack gave to the driver.";
         UdpRx = "udp_rx", "Datagrams put into a socket's queue.";
-        UdpTx = "udp_tx", "Datagrams sent.";
+        UdpTx = "udp_tx", "Datagrams sent, or waiting for their next hop.";
         UdpRxBytes = "udp_rx_bytes", "Payload bytes of the datagrams put into a socket's queue.";
         UdpTxBytes = "udp_tx_bytes", "Payload bytes of the datagrams sent.";
         ChecksumIncompleteAccepted = "checksum_incomplete_accepted", "Incomplete checksums accepted because the configuration says so.";

@@ -581,3 +581,53 @@ fn nobody_listening_is_told_within_the_limit() {
     assert!(host.stack.drops().get(DropReason::IcmpRateLimited) >= 180);
     assert_eq!(host.stack.drops().get(DropReason::UdpNoSocket), 202);
 }
+
+/// What found no room on the way out was not sent, whatever it was, and its sender hears of it.
+#[test]
+fn a_full_egress_queue_is_a_drop_and_nothing_else() {
+    let mut host = Host::new(Config {
+        egress_queue: 1,
+        ..Config::default()
+    });
+    let socket = host.bind("0.0.0.0:7");
+    let request = udp_packet(v4(PEER_V4, 4000), v4(OUR_V4, 7), b"hello");
+    let large = fragments(v4(PEER_V4, 4000), v4(OUR_V4, 7), &[1; 3000], 1400);
+    let refused = udp_packet(v4(PEER_V4, 4000), v4(OWN_V4, 9), b"hello");
+    let mut ping = vec![0; 8];
+    icmpv4::emit(&mut ping, 0, icmpv4::kind::ECHO_REQUEST, 0, [0; 4], 0).unwrap();
+    let ping = ip_packet(PEER_V4.into(), OWN_V4.into(), protocol::ICMPV4, &ping);
+    let full = |host: &Host| host.stack.drops().get(DropReason::TxQueueFull);
+
+    // The short way, and the long way for the first answer, whose next hop is looked for.
+    for (round, sent) in [(0, 1), (1, 0), (2, 0)] {
+        host.receive(&request);
+        assert_eq!(host.echo(socket), sent);
+        assert_eq!(full(&host), round);
+    }
+    let to = stack::SendTo {
+        local: v4(OUR_V4, 7),
+        remote: v4(PEER_V4, 4000),
+        tos: 0,
+    };
+    let result = host.stack.udp_send(&mut host.pool, to, b"x", host.now);
+    assert_eq!(result, Err(stack::SendError(DropReason::TxQueueFull)));
+    for piece in large {
+        host.receive(&piece);
+    }
+    assert_eq!(host.echo(socket), 0);
+    host.receive(&refused);
+    host.receive(&ping);
+    assert_eq!(full(&host), 6);
+    let events = host.stack.events();
+    assert_eq!(events.get(Event::UdpTx), 1);
+    assert_eq!(events.get(Event::UdpTxBytes), 5);
+    for event in [
+        Event::FragmentTx,
+        Event::IcmpErrorTx,
+        Event::IcmpEchoReplied,
+    ] {
+        assert_eq!(events.get(event), 0, "{}", event.name());
+    }
+    assert_eq!(host.sent().len(), 1);
+    assert_eq!(host.pool.in_use(), 0);
+}

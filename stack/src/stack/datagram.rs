@@ -107,12 +107,32 @@ impl<P: FramePool> Stack<P> {
             Storage::Frame { frame, parts } => self.turn_plain_round(frame, parts),
             Storage::Large(_) => false,
         };
-        if turned && let Storage::Frame { frame, .. } = datagram.0 {
-            self.transmit(pool, frame);
-            return Ok(());
+        if turned && let Storage::Frame { frame, parts } = datagram.0 {
+            return self.transmit_reply(pool, frame, parts);
         }
         self.aside_reply = Some(datagram);
         self.reply_the_long_way(pool, now)
+    }
+
+    #[inline(always)]
+    fn transmit_reply(
+        &mut self,
+        pool: &mut P,
+        frame: P::Frame,
+        parts: Parts,
+    ) -> Result<(), SendError> {
+        match self.transmit(pool, frame) {
+            Ok(()) => {
+                self.events.count(Event::UdpTx);
+                self.events
+                    .add(Event::UdpTxBytes, u64::from(parts.payload_len));
+                Ok(())
+            }
+            Err(reason) => {
+                self.drops.count(reason);
+                Err(SendError(reason))
+            }
+        }
     }
 
     /// A reply whose next hop has to be found, or that cannot go out in its request's frame: the
@@ -129,10 +149,7 @@ impl<P: FramePool> Stack<P> {
             Version::V6 => self.find_hop_and_turn_round::<Ipv6>(pool, &mut frame, parts, now),
         };
         match turned {
-            Ok(Some(())) => {
-                self.transmit(pool, frame);
-                Ok(())
-            }
+            Ok(Some(())) => self.transmit_reply(pool, frame, parts),
             Ok(None) => {
                 let datagram = Datagram(Storage::Frame { frame, parts });
                 let to = SendTo {

@@ -14,7 +14,6 @@ use super::Stack;
 use super::input::SourceCheck;
 use super::output::Hop;
 use super::version::{Header, IpStack};
-use crate::counters::Event;
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{Ipv4, Ipv6};
 use crate::udp::{Headers, Parts};
@@ -110,9 +109,6 @@ impl<P: FramePool> Stack<P> {
         } else {
             None
         };
-        if turned.is_some() {
-            self.count_sent(parts);
-        }
         turned.is_some()
     }
 
@@ -141,16 +137,7 @@ impl<P: FramePool> Stack<P> {
         if !parts.has_plain_ip(I::HEADER_BYTES) {
             return None;
         }
-        self.write_reply::<I>(frame, usize::from(parts.ip_offset), parts, hop)?;
-        self.count_sent(parts);
-        Some(())
-    }
-
-    #[inline(always)]
-    fn count_sent(&mut self, parts: &Parts) {
-        self.events.count(Event::UdpTx);
-        self.events
-            .add(Event::UdpTxBytes, u64::from(parts.payload_len));
+        self.write_reply::<I>(frame, usize::from(parts.ip_offset), parts, hop)
     }
 
     /// The same for headers without options or extensions that start at `ip_offset`.

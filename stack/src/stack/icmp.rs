@@ -274,8 +274,7 @@ impl<P: FramePool> Stack<P> {
         I::emit_icmp(data, start, (destination, source), reply, body_len)
             .ok_or(DropReason::IcmpTruncated)?;
         frame.set_len(start + len);
-        self.events.count(Event::IcmpEchoReplied);
-        Ok(Disposition::Transmit)
+        Ok(Disposition::Transmit(Event::IcmpEchoReplied))
     }
 
     /// The same for a request that came whole and is longer than the path back carries.

@@ -135,8 +135,8 @@ enum Disposition {
         socket: u16,
         parts: crate::udp::Parts,
     },
-    /// It holds our answer now.
-    Transmit,
+    /// It holds our answer now, which counts as this once it is on its way.
+    Transmit(Event),
     /// There is nothing left to do with it.
     Done,
     /// Another worker's.
@@ -265,7 +265,10 @@ impl<P: FramePool> Stack<P> {
             Ok(Disposition::Deliver { socket, parts }) => {
                 self.enqueue_datagram(pool, socket, frame, parts);
             }
-            Ok(Disposition::Transmit) => self.transmit(pool, frame),
+            Ok(Disposition::Transmit(answer)) => match self.transmit(pool, frame) {
+                Ok(()) => self.events.count(answer),
+                Err(reason) => self.drops.count(reason),
+            },
             Ok(Disposition::Done) => pool.give(frame),
             Ok(Disposition::Handoff(to)) => self.hand_off(pool, to, frame),
             Err(reason) => self.discard(pool, frame, reason),

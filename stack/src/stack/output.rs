@@ -129,12 +129,14 @@ pub(super) struct UdpHeader<I: Ip> {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// Queues a frame for the driver.
+    /// Queues a frame for the driver. If the queue is full, the frame goes back to the pool, and what
+    /// the caller meant to say with it is dropped for the reason returned, which is his to count.
     #[inline(always)] // See `fast_path`.
-    pub(super) fn transmit(&mut self, pool: &mut P, frame: P::Frame) {
-        if let Err(frame) = self.egress.push(frame) {
-            self.discard(pool, frame, DropReason::TxQueueFull);
-        }
+    pub(super) fn transmit(&mut self, pool: &mut P, frame: P::Frame) -> Result<(), DropReason> {
+        self.egress.push(frame).map_err(|frame| {
+            pool.give(frame);
+            DropReason::TxQueueFull
+        })
     }
 
     /// Makes every cached next hop invalid.
@@ -349,8 +351,10 @@ impl<P: FramePool> Stack<P> {
             pool.give(frame);
             return Err(DropReason::TxTooLong);
         }
-        self.transmit_or_park(pool, frame, parked_for, header.source.into(), now);
-        Ok(())
+        match parked_for {
+            None => self.transmit(pool, frame),
+            Some(gateway) => self.park(pool, frame, gateway, header.source.into(), now),
+        }
     }
 
     /// RFC 791 §3.2, RFC 8200 §4.5: cuts a transport message into fragments of equal length but for
@@ -397,25 +401,12 @@ impl<P: FramePool> Stack<P> {
                 pool.give(frame);
                 return Err(DropReason::TxTooLong);
             }
+            // Without this piece those behind it are worth nothing.
+            self.transmit(pool, frame)?;
             self.events.count(Event::FragmentTx);
-            self.transmit(pool, frame);
             offset += piece;
         }
         Ok(())
-    }
-
-    fn transmit_or_park(
-        &mut self,
-        pool: &mut P,
-        frame: P::Frame,
-        parked_for: Option<IpAddr>,
-        local: IpAddr,
-        now: Instant,
-    ) {
-        match parked_for {
-            None => self.transmit(pool, frame),
-            Some(gateway) => self.park(pool, frame, gateway, local, now),
-        }
     }
 
     /// Writes an Ethernet header with our VLAN tags; returns its length in bytes.

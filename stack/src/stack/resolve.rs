@@ -62,7 +62,8 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// Lets a frame, whole but for its Ethernet destination, wait for its next hop.
+    /// Lets a frame, whole but for its Ethernet destination, wait for its next hop. If it cannot, it
+    /// goes back to the pool, for the reason returned.
     pub(super) fn park(
         &mut self,
         pool: &mut P,
@@ -70,7 +71,7 @@ impl<P: FramePool> Stack<P> {
         neighbor: IpAddr,
         local: IpAddr,
         now: Instant,
-    ) {
+    ) -> Result<(), DropReason> {
         match neighbor {
             IpAddr::V4(address) => self.park_version::<Ipv4>(pool, frame, address, local, now),
             IpAddr::V6(address) => self.park_version::<Ipv6>(pool, frame, address, local, now),
@@ -84,25 +85,41 @@ impl<P: FramePool> Stack<P> {
         address: I::Addr,
         local: IpAddr,
         now: Instant,
-    ) {
+    ) -> Result<(), DropReason> {
         let owner = self.owner_of(local).unwrap_or(AddressOwner::Kernel);
         match I::state(self).neighbors.resolve(address, owner, frame, now) {
-            Resolve::Resolved(mac, frame) => self.send_parked(pool, frame, mac),
+            Resolve::Resolved(mac, frame) => self.address_and_transmit(pool, frame, mac),
             Resolve::Waiting { ask, displaced } => {
                 if let Some(frame) = displaced {
                     self.discard(pool, frame, DropReason::TxNeighborUnresolved);
                 }
                 self.ask(pool, ask, address.into(), local);
+                Ok(())
             }
-            Resolve::Full(frame) => self.discard(pool, frame, DropReason::TxNeighborUnresolved),
+            Resolve::Full(frame) => {
+                pool.give(frame);
+                Err(DropReason::TxNeighborUnresolved)
+            }
         }
     }
 
-    /// Sends a frame whose next hop has been found.
-    fn send_parked(&mut self, pool: &mut P, mut frame: P::Frame, mac: MacAddr) {
+    /// Sends a frame that was whole but for its Ethernet destination.
+    fn address_and_transmit(
+        &mut self,
+        pool: &mut P,
+        mut frame: P::Frame,
+        mac: MacAddr,
+    ) -> Result<(), DropReason> {
         let source = self.link.mac;
         ethernet::turn_round(frame.data_mut(), mac, source);
-        self.transmit(pool, frame);
+        self.transmit(pool, frame)
+    }
+
+    /// Sends a frame that waited for its next hop. Whoever sent it has gone on since.
+    fn send_parked(&mut self, pool: &mut P, frame: P::Frame, mac: MacAddr) {
+        if let Err(reason) = self.address_and_transmit(pool, frame, mac) {
+            self.drops.count(reason);
+        }
     }
 
     fn apply_update(&mut self, pool: &mut P, update: Update<P::Frame>, mac: MacAddr) {
@@ -205,8 +222,7 @@ impl<P: FramePool> Stack<P> {
                 ethernet::turn_round(data, arp.sender_mac, our_mac);
                 reply.emit(data, offset).ok_or(DropReason::ArpMalformed)?;
                 frame.set_len(offset + arp::LEN);
-                self.events.count(Event::ArpReplied);
-                Ok(Disposition::Transmit)
+                Ok(Disposition::Transmit(Event::ArpReplied))
             }
             arp::Operation::Reply if probe => Err(DropReason::ArpMalformed),
             arp::Operation::Reply => {
@@ -316,8 +332,7 @@ impl<P: FramePool> Stack<P> {
         let data = frame.data_mut();
         ethernet::turn_round(data, mac, our_mac);
         emit_ndp(data, meta.offset, reply, target, destination).ok_or(DropReason::NdpMalformed)?;
-        self.events.count(Event::NdpReplied);
-        Ok(Disposition::Transmit)
+        Ok(Disposition::Transmit(Event::NdpReplied))
     }
 
     /// Somebody else uses an address of ours: RFC 5227 §2.4 (b): say once that it is ours, and not
@@ -452,8 +467,13 @@ impl<P: FramePool> Stack<P> {
             self.discard(pool, frame, DropReason::FrameTooLong);
             return false;
         }
-        self.transmit(pool, frame);
-        true
+        match self.transmit(pool, frame) {
+            Ok(()) => true,
+            Err(reason) => {
+                self.drops.count(reason);
+                false
+            }
+        }
     }
 
     pub(super) fn expire_neighbors(&mut self, pool: &mut P, now: Instant) {
