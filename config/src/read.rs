@@ -235,6 +235,7 @@ fn workers(mut section: Section<'_, '_, '_>) -> Workers {
         spin_us: section.number("spin_us", 0..=1_000_000, default.spin_us),
         sleep_ms: section.number("sleep_ms", 1..=1000, default.sleep_ms),
         handoff_queue: section.power_of_two("handoff_queue", 64..=65_536, default.handoff_queue),
+        drain_ms: section.number("drain_ms", 1..=60_000, default.drain_ms),
     };
     section.finish();
     workers

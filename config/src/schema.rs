@@ -348,6 +348,9 @@ pub struct Workers {
     /// Packets that wait, for each pair of workers, when one receives what belongs to the other: a
     /// power of two from 64 to 65536. Default: 1024.
     pub handoff_queue: u32,
+    /// How long workers that are to end go on with what is in their rings, in ms, 1 to 60000.
+    /// Default: 1000.
+    pub drain_ms: u32,
 }
 
 impl Workers {
@@ -367,6 +370,9 @@ impl Default for Workers {
             spin_us: 50,
             sleep_ms: 10,
             handoff_queue: 1024,
+            // Full rings empty within milliseconds on a link that is up; a second is for those that
+            // pause (Ethernet flow control), and no burden to whoever restarts the service.
+            drain_ms: 1000,
         }
     }
 }

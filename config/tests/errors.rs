@@ -209,6 +209,7 @@ fn numbers() {
         ("workers", "batch", 1, 256),
         ("workers", "spin_us", 0, 1_000_000),
         ("workers", "sleep_ms", 1, 1000),
+        ("workers", "drain_ms", 1, 60_000),
         ("ip", "ttl", 1, 255),
         ("ip", "icmp_rate_per_s", 0, 1_000_000),
         ("ip", "icmp_burst", 1, 100_000),

@@ -7,6 +7,7 @@ use dataplane::service;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A user-space UDP dataplane on the queues of an ordinary Linux NIC.
 ///
@@ -67,10 +68,13 @@ enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Make a running service drain and end.
+    /// Make a running service drain and end, and wait until it has.
     Stop {
         #[command(flatten)]
         ask: Ask,
+        /// How long to wait for its end, in seconds; 0 does not wait.
+        #[arg(short, long, value_name = "SECONDS", default_value_t = 30)]
+        timeout: u32,
     },
 }
 
@@ -83,7 +87,7 @@ struct ConfigFile {
 
 #[derive(Args)]
 struct Ask {
-    /// The service's control socket.
+    /// The service's control socket [default: /run/dataplane/control.sock].
     #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
     socket: Option<PathBuf>,
     /// Take the control socket's path from this configuration.
@@ -167,9 +171,13 @@ fn run(command: Command) -> Result<(), Failure> {
             let done = ask.connect()?.reload()?;
             ask.print_done(&done);
         }
-        Command::Stop { ask } => {
+        Command::Stop { ask, timeout: 0 } => {
             let done = ask.connect()?.stop()?;
             ask.print_done(&done);
+        }
+        Command::Stop { ask, timeout } => {
+            ask.connect()?.end(Duration::from_secs(timeout.into()))?;
+            ask.print_done("stopped");
         }
     }
     Ok(())

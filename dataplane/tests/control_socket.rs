@@ -164,6 +164,22 @@ fn every_command_makes_the_round() {
     ));
 }
 
+/// The service of these tests is a thread of the process that asks, and so outlives its answer.
+#[test]
+fn a_service_that_does_not_end_is_reported() {
+    let directory = Directory::new("lingering");
+    let path = directory.0.join("control.sock");
+    let server = control_at(&path);
+    let patience = std::time::Duration::from_millis(20);
+    let error = Client::connect(&path).unwrap().end(patience).unwrap_err();
+    assert!(matches!(error, ClientError::StillRuns { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("still runs after 0.02 s"),
+        "{error}"
+    );
+    server.join().unwrap();
+}
+
 #[test]
 fn nonsense_is_answered_and_survived() {
     let directory = Directory::new("nonsense");

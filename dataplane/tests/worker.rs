@@ -21,6 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::*;
 
+/// How long a worker of these tests may drain: none of those that have nothing in their way takes as
+/// long.
+const DRAIN: Duration = Duration::from_secs(2);
+
 struct Node {
     worker: Worker<MemoryDriver>,
     peer: MemoryPeer,
@@ -51,6 +55,7 @@ fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
             },
             latency: true,
             udp_queue: 128,
+            drain: DRAIN,
         };
         let stack = Stack::new(Config {
             announce: false,
@@ -250,6 +255,69 @@ fn a_worker_told_to_stop_ends_with_its_counters_and_every_frame_at_home() {
     let (counters, latency) = thread.join().unwrap();
     assert_eq!(counters.events.get(Event::UdpTx), 1);
     assert_eq!(latency.stage(Stage::Whole).len(), 1);
+}
+
+/// A wire that nobody takes packets from holds as many as its lane, and the TX ring fills behind it.
+#[test]
+fn a_worker_with_a_stuck_wire_ends_all_the_same() {
+    let Node {
+        worker,
+        peer,
+        commander,
+        ..
+    } = nodes(1, &[0]).remove(0);
+    let options = MemoryOptions::default();
+    let (from, to) = endpoints()[0];
+    let wire = options.lane + options.tx_ring;
+    let thread = std::thread::spawn(move || worker.run());
+    let mut injected = 0;
+    // More than wire and ring hold; the rest waits in the stack.
+    while injected < wire + 50 {
+        injected += usize::from(peer.inject(&udp_packet(from, to, b"stuck")));
+    }
+    commander.drain();
+    commander.stop();
+    let begun = std::time::Instant::now();
+    let (counters, _) = thread.join().unwrap();
+    assert!(begun.elapsed() >= DRAIN / 2, "it gave the wire time");
+    assert!(!commander.has_drained());
+    let sent = counters.queues[0].tx_packets;
+    assert_eq!(sent, wire as u64);
+    assert_eq!(
+        counters.drops.get(DropReason::TxQueueFull),
+        injected as u64 - sent,
+        "what did not leave is counted"
+    );
+}
+
+/// The last packets of one worker are for another, which has had nothing to do for long.
+#[test]
+fn no_worker_ends_before_the_others_have_handed_over() {
+    let mut nodes = nodes(2, &[1]);
+    let (from, to) = endpoints()[0];
+    let second = nodes.remove(1);
+    let first = nodes.remove(0);
+    let idle = std::thread::spawn(move || second.worker.run());
+    second.commander.drain();
+    while !second.commander.has_drained() {
+        std::thread::yield_now();
+    }
+    // What was still in the first one's ring.
+    assert!(first.peer.inject(&udp_packet(from, to, b"last")));
+    let last = std::thread::spawn(move || first.worker.run());
+    first.commander.drain();
+    while !first.commander.has_drained() {
+        std::thread::yield_now();
+    }
+    assert!(!idle.is_finished(), "drained, not ended");
+    first.commander.stop();
+    second.commander.stop();
+    let (counters, _) = last.join().unwrap();
+    assert_eq!(counters.events.get(Event::HandoffTx), 1);
+    let (counters, _) = idle.join().unwrap();
+    assert_eq!(counters.events.get(Event::HandoffRx), 1);
+    let reply = second.peer.collect().expect("the answer");
+    assert_eq!(read_udp(&reply), (to, from, b"last".to_vec()));
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use super::protocol::{RESPONSE_BYTES_MAX, Request, Response};
 use crate::observe::{counters::Counters, observation::Info, report::LatencyReport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{PidfdFlags, pidfd_open};
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long to wait for an answer: longer than the server waits for its service, so that the server
@@ -36,6 +39,11 @@ pub enum ClientError {
     Silent,
     /// The service ended before it answered.
     Closed,
+    /// The service was told to end and still runs.
+    StillRuns {
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// What came is no answer to this question: another version speaks there.
     Unintelligible {
         /// What is wrong with it.
@@ -80,6 +88,12 @@ impl fmt::Display for ClientError {
                 )
             }
             Self::Closed => f.write_str("the dataplane ended before it answered"),
+            Self::StillRuns { patience } => write!(
+                f,
+                "the dataplane was told to end and still runs after {} s; its log says what it \
+                 waits for",
+                patience.as_secs_f64()
+            ),
             Self::Unintelligible { why } => {
                 write!(
                     f,
@@ -171,12 +185,50 @@ impl Client {
         self.order(&Request::Reload)
     }
 
-    /// Has the service drain and end; the answer comes before that.
+    /// Has the service drain and end; the answer comes before that. [`end`](Self::end) waits.
     ///
     /// # Errors
     /// There is no answer.
     pub fn stop(&mut self) -> Result<String, ClientError> {
         self.order(&Request::Stop)
+    }
+
+    /// Has the service drain and end, and waits until its process is gone, at most `patience`: then
+    /// its interface is the kernel's and its ports are free.
+    ///
+    /// # Errors
+    /// There is no answer, or the service still runs.
+    pub fn end(mut self, patience: Duration) -> Result<(), ClientError> {
+        // Before it is told: its process number cannot be another's while it lives.
+        let process = self.process();
+        self.stop()?;
+        let deadline = Instant::now() + patience;
+        let ended = match &process {
+            Some(process) => becomes_readable(process, deadline),
+            None => self.hangs_up(deadline),
+        };
+        match ended {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ClientError::StillRuns { patience }),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    /// The service's process; `None` where it cannot be told, as from another container.
+    fn process(&self) -> Option<OwnedFd> {
+        let peer = rustix::net::sockopt::socket_peercred(self.stream.get_ref()).ok()?;
+        pidfd_open(peer.pid, PidfdFlags::empty()).ok()
+    }
+
+    /// Waits until the service closes the connection, the last thing it does but for ending.
+    fn hangs_up(&mut self, deadline: Instant) -> io::Result<bool> {
+        if !becomes_readable(self.stream.get_ref(), deadline)? {
+            return Ok(false);
+        }
+        match self.stream.get_mut().read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(true),
+            read => read.map(|bytes| bytes == 0),
+        }
     }
 
     fn order(&mut self, request: &Request) -> Result<String, ClientError> {
@@ -229,6 +281,23 @@ impl Client {
                 path: self.path.clone(),
                 error,
             },
+        }
+    }
+}
+
+/// Waits until `descriptor` is readable (a process: has ended), at most until `deadline`.
+fn becomes_readable(descriptor: &impl AsFd, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        let mut descriptors = [PollFd::new(descriptor, PollFlags::IN)];
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

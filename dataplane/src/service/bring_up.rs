@@ -217,6 +217,7 @@ fn options(config: &Config) -> Options {
         idle: Idle::from(&config.workers),
         latency: config.latency.enabled,
         udp_queue: config.limits.udp_queue,
+        drain: Duration::from_millis(config.workers.drain_ms.into()),
     }
 }
 

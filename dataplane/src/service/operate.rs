@@ -10,6 +10,7 @@ use crate::control::server::Server;
 use crate::control::signals::{SignalEvent, Signals};
 use crate::driver::{AttachMode, Interface};
 use crate::observe::hgrm;
+use crate::observe::observation::Observation;
 use crate::observe::report::LatencyReport;
 use crate::steering::{RuleSet, Steering, SteeringConfig, SteeringError};
 use crate::worker::command::{Command, Request};
@@ -53,6 +54,14 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long packets that are already in the rings have to get through after steering is off. A
 /// full ring of 2048 packets takes 2 ms at a million a second.
 const DRAIN: Duration = Duration::from_millis(20);
+/// How long a worker may take from its last turn to its end: it frees its memory and closes its
+/// sockets, for which the kernel waits until no packet is on its way to them (`synchronize_net`:
+/// some 10 ms, hundreds on a loaded machine). One that takes longer is left behind, and goes with
+/// the process.
+const ENDING: Duration = Duration::from_secs(2);
+/// How long a report may take to be printed and written. It takes milliseconds where there is a
+/// reader and a disk.
+const PRINTING: Duration = Duration::from_secs(2);
 
 /// Brings the service up, runs it, takes it down.
 pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceError> {
@@ -320,38 +329,29 @@ impl Service {
     /// Prints the latency report, and writes its files.
     async fn report(&mut self) {
         let observation = self.observe().await;
-        self.print(&observation);
+        self.print(observation).await;
     }
 
-    fn print(&self, observation: &crate::observe::observation::Observation) {
-        let report = LatencyReport::new(observation);
-        let counters = observation.counters.table(false);
-        let text = if self.config.latency.enabled {
-            format!("{}\n{counters}\n", report.table())
-        } else {
-            format!("{counters}\n")
-        };
-        // Whoever read our output may have gone; that is no reason to go, too.
-        let mut stdout = std::io::stdout().lock();
-        if let Err(error) = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
+    /// Prints and writes on a thread of its own: neither a pipe that nobody reads nor a file system
+    /// that hangs keeps the service from going on, or from ending.
+    async fn print(&self, observation: Observation) {
+        let latency = &self.config.latency;
+        let (enabled, directory) = (latency.enabled, latency.directory.clone());
+        let print = move || print(&observation, enabled, directory.as_deref());
+        let printing = match std::thread::Builder::new()
+            .name("report".into())
+            .spawn(print)
         {
-            tracing::warn!("the report could not be printed: {error}");
-        }
-        if !self.config.latency.enabled {
-            return;
-        }
-        let Some(directory) = &self.config.latency.directory else {
-            return;
+            Ok(printing) => printing,
+            Err(error) => {
+                tracing::error!("the report could not be printed: {error}");
+                return;
+            }
         };
-        let written = hgrm::write_all(directory, observation).and_then(|_| {
-            let json = serde_json::to_vec_pretty(&report)?;
-            hgrm::write_atomically(&directory.join("latency.json"), &json)
-        });
-        match written {
-            Ok(()) => tracing::info!("latency reports are in {}", directory.display()),
-            Err(error) => tracing::error!("latency reports could not be written: {error}"),
+        let deadline = tokio::time::Instant::now() + PRINTING;
+        wait_until(deadline, || printing.is_finished()).await;
+        if !printing.is_finished() {
+            tracing::warn!("nobody takes the report: it is not waited for");
         }
     }
 
@@ -364,6 +364,10 @@ impl Service {
 
     /// Gives the interface back and ends the workers; what is in the rings gets through first,
     /// unless a second signal says that there is no time for that.
+    ///
+    /// Every wait in here has an end: for workers in `end_workers`, for whoever reads the report in
+    /// `print`. Threads are joined only once they have ended, and what is left are system calls that
+    /// wait for nobody outside the kernel (a map is written, a link is detached, sockets are closed).
     async fn shut_down(mut self, signals: &mut Signals) {
         tracing::info!("draining");
         if let Err(error) = self.steering.set_enabled(false) {
@@ -380,29 +384,65 @@ impl Service {
         }
         self.steering.detach();
         if self.served {
-            self.print(&self.observed());
+            self.print(self.observed()).await;
         }
     }
 
+    /// Ends the workers in two steps: all are idle before any ends, so that none is gone while
+    /// another still has packets for it. Takes no longer than `workers.drain_ms` and [`ENDING`].
     async fn end_workers(&mut self) {
         tokio::time::sleep(DRAIN).await;
         for worker in &self.workers {
+            worker.commander.drain();
+        }
+        // Workers count their own time from when they hear of it; then they end, drained or not.
+        let patience = Duration::from_millis(self.config.workers.drain_ms.into());
+        let deadline = tokio::time::Instant::now() + patience;
+        wait_until(deadline, || {
+            self.workers
+                .iter()
+                .all(|worker| worker.commander.has_drained() || worker.has_ended())
+        })
+        .await;
+        for worker in &self.workers {
             worker.commander.stop();
         }
+        let ended = || self.workers.iter().all(WorkerHandle::has_ended);
+        wait_until(deadline + ENDING, ended).await;
         for worker in &mut self.workers {
-            while worker
-                .thread
-                .as_ref()
-                .is_some_and(|thread| !thread.is_finished())
-            {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            match worker.thread.take().map(JoinHandle::join) {
-                Some(Ok((counters, latency))) => worker.collector.finish(&counters, &latency),
-                Some(Err(_)) => tracing::error!("worker {} panicked", worker.index),
-                None => {}
-            }
+            worker.join();
         }
+    }
+}
+
+/// Prints the report, and writes its files into `directory`.
+fn print(observation: &Observation, latency: bool, directory: Option<&Path>) {
+    let report = LatencyReport::new(observation);
+    let counters = observation.counters.table(false);
+    let text = if latency {
+        format!("{}\n{counters}\n", report.table())
+    } else {
+        format!("{counters}\n")
+    };
+    // Whoever read our output may have gone; that is no reason to go, too.
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        tracing::warn!("the report could not be printed: {error}");
+    }
+    drop(stdout);
+    let Some(directory) = directory.filter(|_| latency) else {
+        return;
+    };
+    let written = hgrm::write_all(directory, observation).and_then(|_| {
+        let json = serde_json::to_vec_pretty(&report)?;
+        hgrm::write_atomically(&directory.join("latency.json"), &json)
+    });
+    match written {
+        Ok(()) => tracing::info!("latency reports are in {}", directory.display()),
+        Err(error) => tracing::error!("latency reports could not be written: {error}"),
     }
 }
 
@@ -415,6 +455,13 @@ fn replaces(later: &Command, earlier: &Command) -> bool {
             later.address() == earlier.address()
         }
         _ => false,
+    }
+}
+
+/// Looks every millisecond whether `condition` holds, until `deadline`.
+async fn wait_until(deadline: tokio::time::Instant, condition: impl Fn() -> bool) {
+    while !condition() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -439,6 +486,27 @@ impl WorkerHandle {
                 return;
             }
             self.sent += 1;
+        }
+    }
+
+    /// Whether its thread is no more.
+    fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Takes in what it left when it ended. Never waits: a thread that still runs keeps it.
+    fn join(&mut self) {
+        if !self.has_ended() {
+            tracing::error!(
+                "worker {} does not end: left behind, with what it counted last",
+                self.index
+            );
+            return;
+        }
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok((counters, latency))) => self.collector.finish(&counters, &latency),
+            Some(Err(_)) => tracing::error!("worker {} panicked", self.index),
+            None => {}
         }
     }
 

@@ -8,7 +8,7 @@ use stack::link::{LinkState, NeighborUpdate};
 use stack::socket::bind::Bind;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// A listener of a service, as one worker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,37 @@ const REQUESTS_MAX: usize = 256;
 struct Shared {
     commands: ArrayQueue<Command>,
     requests: ArrayQueue<Request>,
-    stop: AtomicBool,
+    /// A [`Phase`].
+    phase: AtomicU8,
+    drained: AtomicBool,
+}
+
+/// Where a worker is in its life. Workers end in two steps, so that none is gone while another still
+/// has packets for it:
+///
+/// ```text
+///   Serve ── drain() ──► Drain: empties its rings, says so ── stop() ──► End
+///                           (every worker)                    (once all have said so)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Packets come.
+    Serve,
+    /// No more packets come from the wire: what is there gets through.
+    Drain,
+    /// No more packets come from other workers either: end when there are none left.
+    End,
+}
+
+impl Phase {
+    const fn from_u8(byte: u8) -> Self {
+        match byte {
+            0 => Self::Serve,
+            1 => Self::Drain,
+            _ => Self::End,
+        }
+    }
 }
 
 /// Makes the two ends. `notify` is called by the worker when it has asked for something.
@@ -67,7 +97,8 @@ pub fn channel(waker: Waker, notify: Arc<tokio::sync::Notify>) -> (Commander, Co
     let shared = Arc::new(Shared {
         commands: ArrayQueue::new(COMMANDS_MAX),
         requests: ArrayQueue::new(REQUESTS_MAX),
-        stop: AtomicBool::new(false),
+        phase: AtomicU8::new(Phase::Serve as u8),
+        drained: AtomicBool::new(false),
     });
     (
         Commander {
@@ -101,9 +132,26 @@ impl Commander {
         self.waker.wake();
     }
 
-    /// Tells the worker to finish what it has and end.
+    /// Tells the worker that nothing comes from the wire any more: to finish what it has.
+    pub fn drain(&self) {
+        self.enter(Phase::Drain);
+    }
+
+    /// Whether the worker has had nothing left to do since [`drain`](Self::drain).
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        self.shared.drained.load(Ordering::Acquire)
+    }
+
+    /// Tells the worker to finish what it has and end. If others may still hand packets to it,
+    /// [`drain`](Self::drain) all of them first.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
+        self.enter(Phase::End);
+    }
+
+    fn enter(&self, phase: Phase) {
+        // Never back: a worker that is to end does not serve again.
+        self.shared.phase.fetch_max(phase as u8, Ordering::Release);
         self.waker.wake();
     }
 
@@ -129,11 +177,17 @@ impl Commands {
         self.shared.commands.pop()
     }
 
-    /// Whether to end.
+    /// What is wanted of the worker.
     #[inline]
     #[must_use]
-    pub fn stopping(&self) -> bool {
-        self.shared.stop.load(Ordering::Acquire)
+    pub fn phase(&self) -> Phase {
+        Phase::from_u8(self.shared.phase.load(Ordering::Acquire))
+    }
+
+    /// Tells the control plane that nothing is left to do.
+    #[cold]
+    pub fn report_drained(&self) {
+        self.shared.drained.store(true, Ordering::Release);
     }
 
     /// Asks for something. What does not fit is dropped here: every request is repeated while its

@@ -15,7 +15,7 @@ use crate::driver::{Batch, Driver, Filled, Frame, Link};
 use crate::handler::Application;
 use crate::observe::latency::{Stage, WorkerLatency};
 use crate::observe::snapshot::Publisher;
-use command::{Command, Commands, Request, ServiceBind};
+use command::{Command, Commands, Phase, Request, ServiceBind};
 use handoff::Handoffs;
 use idle::Idle;
 use stack::counters::{DropCounters, DropReason, Event, EventCounters};
@@ -23,6 +23,7 @@ use stack::frame::{Frame as _, Stamps};
 use stack::time::Instant;
 use stack::udp::UdpSocketId;
 use stack::{Origin, Stack};
+use std::time::Duration;
 
 /// What a worker counts, as the control plane sees it.
 #[derive(Debug, Default)]
@@ -84,6 +85,9 @@ pub struct Options {
     pub latency: bool,
     /// Datagrams that wait in a socket, at most.
     pub udp_queue: usize,
+    /// How long a worker that is to end goes on with what it has, at most. What has not left by then,
+    /// on a link that is down for one, is dropped and counted.
+    pub drain: Duration,
 }
 
 /// One worker. Made on the control plane's thread, then run on its own.
@@ -109,9 +113,9 @@ struct Listener {
     application: Application,
 }
 
-/// Turns with packets after a worker was told to stop, at most: enough for the largest rings, one
-/// packet a turn.
-const LAST_TURNS_MAX: u32 = 1 << 17;
+/// Longest sleep of a worker that drains: only the NIC's acknowledgements are waited for, of which no
+/// socket tells.
+const DRAIN_SLEEP_MAX: Duration = Duration::from_millis(1);
 /// Commands carried out in one turn, at most: the data path comes first.
 const COMMANDS_PER_TURN: usize = 16;
 
@@ -170,22 +174,18 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Runs until told to stop, and gives back what there is to report. The driver goes with it.
+    /// Once it is told to drain or to stop, this returns within `options.drain`.
     #[must_use]
     pub fn run(mut self) -> (WorkerCounters, WorkerLatency) {
         let mut idle_since = None;
-        let mut turns_left = LAST_TURNS_MAX;
+        let mut end_by = None;
         loop {
             // Asked before the turn: packets may have come while it looked elsewhere, and only a turn
             // that began when no more could come tells that there are none.
-            let stopping = self.commands.stopping();
+            let phase = self.commands.phase();
             let busy = self.turn();
-            if stopping {
-                // What is in the rings gets through, but nobody can keep us from ending.
-                turns_left -= 1;
-                let done = !busy && self.stack.egress_len() == 0;
-                if done || turns_left == 0 {
-                    break;
-                }
+            if phase > Phase::Serve && self.is_over(phase, busy, &mut end_by) {
+                break;
             }
             if busy {
                 idle_since = None;
@@ -194,13 +194,38 @@ impl<D: Driver> Worker<D> {
             let now = clock::now_ns();
             let since = *idle_since.get_or_insert(now);
             if let Some(timeout) = self.options.idle.sleep(now.saturating_sub(since)) {
-                self.sleep(timeout);
+                self.sleep(match phase {
+                    Phase::Serve => timeout,
+                    Phase::Drain | Phase::End => timeout.min(DRAIN_SLEEP_MAX),
+                });
             }
         }
         self.stack.release_all(&mut self.driver);
         self.handoffs.close(&mut self.driver);
         self.update_counters();
         (self.counters, self.latency)
+    }
+
+    /// Whether to end after a turn that began in `phase`. What is in the rings gets through, but
+    /// nobody can keep us from ending: `end_by` is set when this is first asked.
+    #[cold]
+    fn is_over(&mut self, phase: Phase, busy: bool, end_by: &mut Option<u64>) -> bool {
+        let now = clock::now_ns();
+        let drain_ns = u64::try_from(self.options.drain.as_nanos()).unwrap_or(u64::MAX);
+        let end_by = *end_by.get_or_insert(now.saturating_add(drain_ns));
+        let done = !busy && self.stack.egress_len() == 0 && self.has_sent_everything();
+        if done {
+            self.commands.report_drained();
+        }
+        (done && phase == Phase::End) || now >= end_by
+    }
+
+    /// Whether the wire has everything that was put into the TX rings: closing a socket drops what
+    /// is still in its ring.
+    fn has_sent_everything(&mut self) -> bool {
+        self.driver.statistics(&mut self.counters.queues);
+        let mut queues = self.counters.queues.iter();
+        queues.all(|queue| queue.tx_completions >= queue.tx_packets)
     }
 
     /// One turn of the loop; says whether there was anything to do.
@@ -440,7 +465,7 @@ impl<D: Driver> Worker<D> {
     }
 
     #[cold]
-    fn sleep(&mut self, timeout: std::time::Duration) {
+    fn sleep(&mut self, timeout: Duration) {
         self.counters.turns.sleeps += 1;
         self.driver.wait(timeout);
         if self.driver.link() == Link::Gone {

@@ -4,6 +4,8 @@ use crate::support::kernel::Server;
 use crate::support::lab::{lab, serve};
 use crate::support::load::Load;
 use crate::support::{assert_says, until};
+use rustix::fs::OFlags;
+use std::io::Write;
 
 const ECHO: [&str; 2] = ["10.77.0.1:7", "[fd77::1]:7"];
 
@@ -71,5 +73,24 @@ fn sigterm_hands_the_port_to_the_kernel_without_losing_an_answer() {
         "of {answered} that the service answered; {said}"
     );
     assert_says(&said.stdout, &["whole", "udp_tx"]);
+    lab.until_no_program();
+}
+
+/// A link that is down takes no answers, and a pipe that nobody reads no report: neither keeps the
+/// service from ending.
+#[test]
+fn the_service_ends_in_time_with_the_link_down_and_nobody_reading() {
+    let lab = lab!("the_service_ends_in_time_with_the_link_down_and_nobody_reading", queues: 2);
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).expect("a flag");
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, OFlags::empty()).expect("a flag");
+    let service = lab.start_with_stdout(&serve("echo", &["[::]:7"]), writer);
+    let load = Load::start_lossy(&lab, ECHO[0]);
+    until("the service answers", || load.by_service() > 100);
+    lab.server.ip("link set dp0 down");
+    let done = service.stop();
+    assert_says(&done.stderr, &["nobody takes the report"]);
+    drop(reader);
     lab.until_no_program();
 }

@@ -167,7 +167,7 @@ fn every_command_answers_people_and_machines() {
         done.stdout
     };
     assert_says(&said("info"), &["dp0", "veth", "copy", "echo"]);
-    assert_says(&said("stats"), &["udp_rx", "Datagrams sent."]);
+    assert_says(&said("stats"), &["udp_rx", "Datagrams sent"]);
     assert!(!said("stats").contains("udp_queue_full"));
     assert_says(&said("stats --verbose"), &["udp_queue_full"]);
     assert_eq!(whole(&said("latency")), Some(3));
@@ -186,7 +186,8 @@ fn every_command_answers_people_and_machines() {
     let done = crate::support::process::Process::start(command, "dataplane stats").finish();
     assert!(done.status.success(), "{done}");
 
-    assert_says(&said("stop --json"), &["done"]);
+    assert_says(&said("stop --json"), &["\"done\": \"stopped\""]);
+    assert!(service.has_ended(), "stop waits for the end");
     let done = service.finish();
     assert!(done.status.success(), "{done}");
     assert_eq!(whole(&done.stdout), Some(3));

@@ -6,7 +6,7 @@ use super::process::{Finished, Process};
 use super::service::Service;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -158,6 +158,13 @@ impl Lab {
     pub(crate) fn start(&self, rest: &str) -> Service {
         let config = self.write_config(rest);
         Service::start(&self.server, &config, &self.socket())
+    }
+
+    /// The same with this as its standard output.
+    #[track_caller]
+    pub(crate) fn start_with_stdout(&self, rest: &str, stdout: impl Into<Stdio>) -> Service {
+        let config = self.write_config(rest);
+        Service::start_with_stdout(&self.server, &config, &self.socket(), stdout.into())
     }
 
     /// Starts a service that is not to become ready.

@@ -41,16 +41,27 @@ impl Process {
         Self::start_with_input(command, what, &[])
     }
 
+    /// The same with this as its standard output, which then only its reader sees.
+    #[track_caller]
+    pub(crate) fn start_with_stdout(command: Command, what: &str, stdout: Stdio) -> Self {
+        Self::spawn(command, what, &[], Some(stdout))
+    }
+
     /// Starts it with `input` on standard input, and then the end of the file.
     #[track_caller]
-    pub(crate) fn start_with_input(mut command: Command, what: &str, input: &[u8]) -> Self {
+    pub(crate) fn start_with_input(command: Command, what: &str, input: &[u8]) -> Self {
+        Self::spawn(command, what, input, None)
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, what: &str, input: &[u8], given: Option<Stdio>) -> Self {
         let (mut stdin, stdout, stderr) = (file(), file(), file());
         stdin.write_all(input).expect("room for the input");
         stdin.rewind().expect("a file can be rewound");
         let hand = |file: &File| Stdio::from(file.try_clone().expect("a descriptor"));
         let child = command
             .stdin(hand(&stdin))
-            .stdout(hand(&stdout))
+            .stdout(given.unwrap_or_else(|| hand(&stdout)))
             .stderr(hand(&stderr))
             .spawn()
             .unwrap_or_else(|error| panic!("{what}: {error}"));

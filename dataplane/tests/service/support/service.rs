@@ -8,6 +8,7 @@ use dataplane::control::client::Client;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program under test.
@@ -25,15 +26,30 @@ impl Service {
     /// Starts it without waiting for anything.
     #[track_caller]
     pub(crate) fn launch(namespace: &Namespace, config: &Path) -> Process {
-        let mut command = namespace.command(PROGRAM);
-        command.arg("run").arg("--config").arg(config);
-        Process::start(command, "dataplane run")
+        Process::start(run(namespace, config), "dataplane run")
     }
 
     /// Starts it and waits until it answers on its control socket: then packets are its, too.
     #[track_caller]
     pub(crate) fn start(namespace: &Namespace, config: &Path, socket: &Path) -> Self {
-        let mut process = Self::launch(namespace, config);
+        Self::until_ready(Self::launch(namespace, config), namespace, socket)
+    }
+
+    /// The same with this as its standard output.
+    #[track_caller]
+    pub(crate) fn start_with_stdout(
+        namespace: &Namespace,
+        config: &Path,
+        socket: &Path,
+        stdout: Stdio,
+    ) -> Self {
+        let command = run(namespace, config);
+        let process = Process::start_with_stdout(command, "dataplane run", stdout);
+        Self::until_ready(process, namespace, socket)
+    }
+
+    #[track_caller]
+    fn until_ready(mut process: Process, namespace: &Namespace, socket: &Path) -> Self {
         let deadline = Instant::now() + PATIENCE;
         let answers = || Client::connect(socket).and_then(|mut client| client.info());
         while answers().is_err() {
@@ -70,6 +86,13 @@ impl Service {
     /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
         self.process().pid()
+    }
+
+    /// Whether its process has ended, though nobody has waited for it yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        // proc(5): the state follows the name, which is in parentheses.
+        stat.is_ok_and(|stat| stat.contains(") Z "))
     }
 
     /// Sends it a signal.
@@ -178,6 +201,12 @@ impl Drop for Service {
             let _ = asked.wait_for(Duration::from_secs(5));
         }
     }
+}
+
+fn run(namespace: &Namespace, config: &Path) -> Command {
+    let mut command = namespace.command(PROGRAM);
+    command.arg("run").arg("--config").arg(config);
+    command
 }
 
 #[track_caller]
