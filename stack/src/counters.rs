@@ -94,6 +94,7 @@ counters! {
         FragmentMalformed = "fragment_malformed", "A fragment with an impossible offset or length.";
         FragmentDuplicate = "fragment_duplicate", "A fragment that had arrived before.";
         FragmentOverlap = "fragment_overlap", "Fragments that overlap: the whole datagram is refused (RFC 5722).";
+        FragmentEcn = "fragment_ecn", "Fragments of one datagram that disagree whether their sender knows of ECN: it is refused (RFC 3168).";
         FragmentLimit = "fragment_limit", "A fragment or datagram given up because reassembly memory is full.";
         FragmentTimeout = "fragment_timeout", "A datagram whose missing fragments never came.";
         ReassemblyDisabled = "reassembly_disabled", "A fragment, while reassembly is switched off.";

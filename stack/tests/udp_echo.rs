@@ -327,6 +327,100 @@ fn a_datagram_that_stays_incomplete_is_reported_to_its_sender() {
     assert_eq!(host.stack.drops().get(DropReason::FragmentTimeout), 2);
 }
 
+/// The packet with another type of service or traffic class.
+fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[12..14] == [0x08, 0x00] {
+        packet[15] = tos;
+        packet[24..26].fill(0);
+        let sum = stack::wire::checksum::Sum::ZERO.add_bytes(&packet[14..34]);
+        packet[24..26].copy_from_slice(&sum.checksum());
+    } else {
+        packet[14] = 0x60 | tos >> 4;
+        packet[15] = packet[15] & 0x0f | tos << 4;
+    }
+    packet
+}
+
+/// RFC 3168 §5.3: DSCP comes from the first piece, whichever comes last; congestion from any of them.
+#[test]
+fn a_reassembled_datagram_has_the_first_pieces_dscp_and_everybodys_ecn() {
+    let (af41, ef) = (0x88, 0xb8);
+    let (not_ect, ect, ce) = (0, 2, 3);
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7)),
+    ] {
+        for (first, second, expected) in [
+            (not_ect, not_ect, Some(not_ect)),
+            (ect, ect, Some(ect)),
+            (ect, ce, Some(ce)),
+            (ce, ect, Some(ce)),
+            (not_ect, ect, None),
+            (ce, not_ect, None),
+        ] {
+            let mut host = Host::new(Config::default());
+            let socket = host.bind("[::]:7");
+            let pieces = fragments(from, to, &[1; 2000], 1400);
+            host.receive(&with_tos(&pieces[1], ef | second));
+            host.receive(&with_tos(&pieces[0], af41 | first));
+            let datagram = host.stack.udp_recv(socket);
+            let tos = datagram.as_ref().map(|datagram| datagram.tos());
+            assert_eq!(tos, expected.map(|ecn| af41 | ecn), "{first} {second}");
+            let refused = host.stack.drops().get(DropReason::FragmentEcn);
+            assert_eq!(refused, u64::from(expected.is_none()));
+            if let Some(datagram) = datagram {
+                host.stack.udp_release(&mut host.pool, datagram);
+            }
+            // The other way round the last piece to come is not the first one either.
+            host.receive(&with_tos(&pieces[0], af41 | first));
+            host.receive(&with_tos(&pieces[1], ef | second));
+            let datagram = host.stack.udp_recv(socket);
+            let tos = datagram.as_ref().map(|datagram| datagram.tos());
+            assert_eq!(tos, expected.map(|ecn| af41 | ecn), "{first} {second}");
+        }
+    }
+}
+
+/// RFC 1122 §3.2.2.1, RFC 8200 §4: also when it came in pieces.
+#[test]
+fn a_protocol_that_nobody_speaks_is_refused_in_pieces_as_well() {
+    let sctp = 132;
+    for (from, to) in [
+        (v4(PEER_V4, 0), v4(OWN_V4, 0)),
+        (v6(PEER_V6, 0), v6(OWN_V6, 0)),
+        (v4(PEER_V4, 0), v4(OUR_V4, 0)),
+        (v6(PEER_V6, 0), v6(OUR_V6, 0)),
+    ] {
+        let mut host = Host::new(Config::default());
+        for mut piece in fragments(from, to, &[1; 2000], 1400) {
+            let at = if from.is_ipv4() { 14 + 9 } else { 14 + 40 };
+            piece[at] = sctp;
+            host.receive(&with_tos(&piece, 0));
+        }
+        assert_eq!(host.drops(), [("ip_protocol_unknown", 1)]);
+        let sent = host.sent();
+        if to.ip() == IpAddr::V4(OUR_V4) || to.ip() == IpAddr::V6(OUR_V6) {
+            assert!(sent.is_empty(), "the kernel may speak it");
+            continue;
+        }
+        let (source, destination, protocol, message) = read_ip(&sent[0]);
+        assert_eq!((source, destination), (to.ip(), from.ip()));
+        if from.is_ipv4() {
+            let unreachable = [icmpv4::kind::UNREACHABLE, icmpv4::unreachable::PROTOCOL];
+            assert_eq!(
+                (protocol, &message[..2]),
+                (protocol::ICMPV4, &unreachable[..])
+            );
+        } else {
+            // It points to the next header field of the datagram it quotes.
+            assert_eq!(protocol, protocol::ICMPV6);
+            assert_eq!(message[..8], [4, 1, message[2], message[3], 0, 0, 0, 6]);
+            assert_eq!(message[8 + 6], sctp);
+        }
+    }
+}
+
 #[test]
 fn overlapping_fragments_kill_the_datagram() {
     let mut host = Host::new(Config::default());

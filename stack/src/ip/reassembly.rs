@@ -129,8 +129,9 @@ pub enum FragmentDrop {
     /// It overlaps another fragment or contradicts where the datagram ends, or an earlier one did:
     /// the datagram is refused (RFC 5722 §4).
     Overlap,
-    /// Some fragments met congestion and others say that their sender does not know of it: the
-    /// datagram is refused (RFC 3168 §5.3).
+    /// Some fragments say that their sender knows of ECN and others that it does not: the datagram
+    /// is refused, as Linux refuses it (RFC 3168 §5.3 demands it where one of them met congestion, and
+    /// leaves open what a broken path may have made of the others).
     EcnMismatch,
     /// No memory is left, also after older datagrams were given up.
     NoMemory,
@@ -432,8 +433,8 @@ impl<I: Ip> Reassembler<I> {
             return Ok(None);
         }
         // RFC 3168 §5.3: congestion that a sender without ECN would never hear of is signalled by
-        // dropping.
-        if parts.ecn_seen & 0b1001 == 0b1001 {
+        // dropping. And whoever made one datagram of both kinds is not to be believed.
+        if parts.ecn_seen & 1 != 0 && parts.ecn_seen != 1 {
             return Err(self.refuse(slot, FragmentDrop::EcnMismatch));
         }
         let header_len = parts.first.as_ref().map_or(0, |first| first.header_len);

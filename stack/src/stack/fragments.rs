@@ -21,8 +21,8 @@ struct Whole {
     large: Box<Large>,
     header_len: usize,
     len: usize,
-    /// A piece of it met congestion.
-    congestion_experienced: bool,
+    /// The first piece's, with ECN as it is for all of them.
+    tos: u8,
 }
 
 /// Room for the longest datagram: 65,535 bytes of payload behind the longest headers kept.
@@ -53,12 +53,10 @@ impl<P: FramePool> Stack<P> {
         else {
             return Ok(Disposition::Done);
         };
-        let tos = if whole.congestion_experienced {
-            meta.tos | ECN_CE
-        } else {
-            meta.tos
+        let meta = IpMeta {
+            tos: whole.tos,
+            ..meta
         };
-        let meta = IpMeta { tos, ..meta };
         let payload = whole.header_len..whole.len;
         self.receive_reassembled(
             pool,
@@ -94,12 +92,10 @@ impl<P: FramePool> Stack<P> {
         else {
             return Ok(Disposition::Done);
         };
-        let tos = if whole.congestion_experienced {
-            meta.tos | ECN_CE
-        } else {
-            meta.tos
+        let meta = IpMeta {
+            tos: whole.tos,
+            ..meta
         };
-        let meta = IpMeta { tos, ..meta };
         match whole.without_fragment_header() {
             Some((protocol, payload)) => {
                 self.receive_reassembled(pool, frame, meta, protocol, whole.large, payload, now)
@@ -145,7 +141,7 @@ impl<P: FramePool> Stack<P> {
             FragmentOutcome::Queued => Ok(None),
             FragmentOutcome::Dropped(reason) => Err(reason_of(reason)),
             FragmentOutcome::Complete(reassembled) => match large.take() {
-                Some(large) => Ok(Some(Whole::new(reassembled, large))),
+                Some(large) => Ok(Some(Whole::new::<I>(reassembled, large))),
                 None => Err(DropReason::FragmentLimit),
             },
         };
@@ -190,7 +186,7 @@ impl<P: FramePool> Stack<P> {
 }
 
 impl Whole {
-    fn new(reassembled: Reassembled<'_>, mut large: Box<Large>) -> Self {
+    fn new<I: IpStack>(reassembled: Reassembled<'_>, mut large: Box<Large>) -> Self {
         let Reassembled {
             packet,
             header_len,
@@ -198,11 +194,13 @@ impl Whole {
         } = reassembled;
         let len = packet.len().min(large.buffer.len());
         large.buffer[..len].copy_from_slice(&packet[..len]);
+        // RFC 3168 §5.3: congestion that one piece met, the datagram met.
+        let ecn = if congestion_experienced { ECN_CE } else { 0 };
         Self {
-            large,
             header_len,
             len,
-            congestion_experienced,
+            tos: I::tos(&large.buffer, 0) | ecn,
+            large,
         }
     }
 
@@ -234,10 +232,10 @@ fn reason_of(drop: FragmentDrop) -> DropReason {
         FragmentDrop::Duplicate => DropReason::FragmentDuplicate,
         FragmentDrop::Overlap => DropReason::FragmentOverlap,
         FragmentDrop::NoMemory => DropReason::FragmentLimit,
+        FragmentDrop::EcnMismatch => DropReason::FragmentEcn,
         FragmentDrop::Empty
         | FragmentDrop::Unaligned
         | FragmentDrop::TooLong
-        | FragmentDrop::HeaderTooLong
-        | FragmentDrop::EcnMismatch => DropReason::FragmentMalformed,
+        | FragmentDrop::HeaderTooLong => DropReason::FragmentMalformed,
     }
 }

@@ -316,7 +316,6 @@ impl<P: FramePool> Stack<P> {
         &mut self,
         pool: &mut P,
         meta: IpMeta<I>,
-        protocol: u8,
         buffer: &mut [u8],
         message: Range<usize>,
         request: Request,
@@ -326,9 +325,6 @@ impl<P: FramePool> Stack<P> {
             Version::V4 => (icmpv4::kind::ECHO_REQUEST, icmpv4::kind::ECHO_REPLY),
             Version::V6 => (icmpv6::kind::ECHO_REQUEST, icmpv6::kind::ECHO_REPLY),
         };
-        if protocol != I::ICMP {
-            return Err(DropReason::IpProtocolUnknown);
-        }
         let (kind, rest) = I::read_icmp(buffer, message.clone(), meta.source, meta.destination)?;
         let owner = self.owner_of(meta.destination.into());
         if kind != asked || owner != Some(AddressOwner::Stack) {

@@ -88,7 +88,7 @@ impl<P: FramePool> Stack<P> {
                 let payload = packet.payload();
                 self.receive_icmpv4(pool, frame, meta, payload, origin, now)
             }
-            _ => self.refuse_protocol(pool, frame.data(), meta, now),
+            _ => Err(self.refuse_protocol(pool, frame.data(), meta, now)),
         }
     }
 
@@ -141,12 +141,7 @@ impl<P: FramePool> Stack<P> {
             // RFC 6980 §5: neighbour discovery never comes behind a fragment header; hop limit 0
             // makes it malformed.
             protocol::ICMPV6 => self.receive_icmpv6(pool, frame, meta, payload, 0, origin, now),
-            // RFC 8200 §4.7: nothing to process, and nothing to report.
-            protocol::NO_NEXT_HEADER => Err(DropReason::IpProtocolUnknown),
-            _ => {
-                let report = packet.unknown_protocol();
-                self.refuse_next_header(pool, frame.data(), meta, report, now)
-            }
+            _ => Err(self.refuse_next_header(pool, data, meta, &packet, now)),
         }
     }
 
@@ -314,14 +309,18 @@ impl<P: FramePool> Stack<P> {
                     Target::Elsewhere(_) => Err(Err(DropReason::FrameTooLong)),
                 }
             }
-            protocol::ICMPV4 | protocol::ICMPV6 => {
+            protocol if protocol == I::ICMP => {
                 let request = Request {
                     stamps: frame.stamps(),
                     station: self.station_of(frame.data()),
                 };
-                Err(self.echo_large(pool, meta, protocol, buffer, transport, request, now))
+                Err(self.echo_large(pool, meta, buffer, transport, request, now))
             }
-            _ => Err(Err(DropReason::IpProtocolUnknown)),
+            _ => {
+                let whole = buffer.get(..transport.end).unwrap_or(&[]);
+                let meta = IpMeta { offset: 0, ..meta };
+                Err(Err(I::refuse_reassembled(self, pool, whole, meta, now)))
+            }
         }
     }
 
@@ -350,38 +349,45 @@ impl<P: FramePool> Stack<P> {
 
     /// A transport protocol we do not speak (RFC 1122 §3.2.2.1: code 2), IPv4.
     #[cold]
-    fn refuse_protocol(
+    pub(super) fn refuse_protocol(
         &mut self,
         pool: &mut P,
         data: &[u8],
         meta: IpMeta<Ipv4>,
         now: Instant,
-    ) -> Result<Disposition, DropReason> {
+    ) -> DropReason {
         match self.owner_of(IpAddr::V4(meta.destination)) {
-            None => return Err(DropReason::IpNotLocal),
+            None => return DropReason::IpNotLocal,
             // The kernel speaks it; that it came to us is a matter of steering, not of the sender.
             Some(AddressOwner::Kernel) => {}
             Some(AddressOwner::Stack) => self.protocol_unreachable(pool, data, meta, now),
         }
-        Err(DropReason::IpProtocolUnknown)
+        DropReason::IpProtocolUnknown
     }
 
     /// The same for IPv6 (RFC 8200 §4: parameter problem, code 1).
     #[cold]
-    fn refuse_next_header(
+    pub(super) fn refuse_next_header(
         &mut self,
         pool: &mut P,
         data: &[u8],
         meta: IpMeta<Ipv6>,
-        report: ipv6::Report,
+        packet: &ipv6::Packet<'_>,
         now: Instant,
-    ) -> Result<Disposition, DropReason> {
-        match self.owner_of(IpAddr::V6(meta.destination)) {
-            None => return Err(DropReason::IpNotLocal),
-            Some(AddressOwner::Kernel) => {}
-            Some(AddressOwner::Stack) => self.parameter_problem(pool, data, meta, report, now),
+    ) -> DropReason {
+        // RFC 8200 §4.7: nothing to process, and nothing to report.
+        if packet.protocol() == protocol::NO_NEXT_HEADER {
+            return DropReason::IpProtocolUnknown;
         }
-        Err(DropReason::IpProtocolUnknown)
+        match self.owner_of(IpAddr::V6(meta.destination)) {
+            None => return DropReason::IpNotLocal,
+            Some(AddressOwner::Kernel) => {}
+            Some(AddressOwner::Stack) => {
+                let report = packet.unknown_protocol();
+                self.parameter_problem(pool, data, meta, report, now);
+            }
+        }
+        DropReason::IpProtocolUnknown
     }
 
     /// An IPv6 header that cannot be processed: reported where RFC 8200 §4.2 asks for it.

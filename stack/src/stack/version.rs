@@ -1,6 +1,7 @@
 //! What the stack keeps once for IPv4 and once for IPv6, and how generic code finds it.
 
 use super::icmp::Message;
+use super::input::IpMeta;
 use super::output::HopCache;
 use super::{Config, Stack};
 use crate::counters::DropReason;
@@ -12,6 +13,7 @@ use crate::ip::path_mtu::PathMtuCache;
 use crate::ip::reassembly::{Reassembler, ReassemblyConfig};
 use crate::link::LocalAddress;
 use crate::socket::demux::{Demux, DemuxKey};
+use crate::time::Instant;
 use crate::udp::Version;
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, icmpv4, icmpv6, ipv4, ipv6, protocol};
@@ -114,6 +116,16 @@ pub(super) trait IpStack: DemuxKey {
     /// The sum of a pseudo-header; `len` in bytes.
     fn pseudo(source: Self::Addr, destination: Self::Addr, protocol: u8, len: u16) -> Sum;
 
+    /// Answers a datagram put together from pieces, whose protocol nobody here speaks, and says
+    /// why it is dropped. It begins with `data`.
+    fn refuse_reassembled<P: FramePool>(
+        stack: &mut Stack<P>,
+        pool: &mut P,
+        data: &[u8],
+        meta: IpMeta<Self>,
+        now: Instant,
+    ) -> DropReason;
+
     /// A keyed hash of a flow.
     fn flow_hash(key: &HashKey, local: Self::Addr, remote: Self::Addr, ports: u32) -> u64;
 
@@ -122,6 +134,9 @@ pub(super) trait IpStack: DemuxKey {
 
     /// Source and destination of a packet at `offset` of a frame.
     fn addresses(data: &[u8], offset: usize) -> Option<(Self::Addr, Self::Addr)>;
+
+    /// Type of service or traffic class of the packet at `offset` of a frame: DSCP and ECN.
+    fn tos(data: &[u8], offset: usize) -> u8;
 
     /// Length of the packet at `offset` of a frame as its header says, in bytes.
     fn packet_len(data: &[u8], offset: usize) -> usize;
@@ -192,6 +207,16 @@ impl IpStack for Ipv4 {
         Sum::pseudo_v4(source, destination, protocol, len)
     }
 
+    fn refuse_reassembled<P: FramePool>(
+        stack: &mut Stack<P>,
+        pool: &mut P,
+        data: &[u8],
+        meta: IpMeta<Self>,
+        now: Instant,
+    ) -> DropReason {
+        stack.refuse_protocol(pool, data, meta, now)
+    }
+
     #[inline]
     fn flow_hash(key: &HashKey, local: Ipv4Addr, remote: Ipv4Addr, ports: u32) -> u64 {
         key.hash_flow_v4(local.to_bits(), remote.to_bits(), ports)
@@ -210,6 +235,10 @@ impl IpStack for Ipv4 {
         let source: [u8; 4] = crate::wire::array_at(bytes, 0);
         let destination: [u8; 4] = crate::wire::array_at(bytes, 4);
         Some((source.into(), destination.into()))
+    }
+
+    fn tos(data: &[u8], offset: usize) -> u8 {
+        data.get(offset + 1).copied().unwrap_or(0)
     }
 
     fn packet_len(data: &[u8], offset: usize) -> usize {
@@ -314,6 +343,19 @@ impl IpStack for Ipv6 {
         Sum::pseudo_v6(source, destination, protocol, len)
     }
 
+    fn refuse_reassembled<P: FramePool>(
+        stack: &mut Stack<P>,
+        pool: &mut P,
+        data: &[u8],
+        meta: IpMeta<Self>,
+        now: Instant,
+    ) -> DropReason {
+        match ipv6::Packet::new_checked(data, meta.offset) {
+            Ok(packet) => stack.refuse_next_header(pool, data, meta, &packet, now),
+            Err(problem) => problem.reason,
+        }
+    }
+
     #[inline]
     fn flow_hash(key: &HashKey, local: Ipv6Addr, remote: Ipv6Addr, ports: u32) -> u64 {
         key.hash_flow_v6(local.to_bits(), remote.to_bits(), ports)
@@ -333,6 +375,11 @@ impl IpStack for Ipv6 {
         let source: [u8; 16] = crate::wire::array_at(bytes, 0);
         let destination: [u8; 16] = crate::wire::array_at(bytes, 16);
         Some((source.into(), destination.into()))
+    }
+
+    fn tos(data: &[u8], offset: usize) -> u8 {
+        let start: Option<&[u8; 2]> = crate::wire::chunk_at(data, offset);
+        start.map_or(0, |[first, second]| first << 4 | second >> 4)
     }
 
     fn packet_len(data: &[u8], offset: usize) -> usize {

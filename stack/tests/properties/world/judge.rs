@@ -305,12 +305,14 @@ impl Judge {
         let first = about_header || view.piece.is_none_or(|piece| piece.offset == 0);
         assert!(first, "an error about a piece other than the first");
         // What was put together from pieces is quoted as the datagram that it is.
-        let whole_of_pieces = matches!((ends.source.is_ipv4(), message[0]), (true, 3) | (false, 1))
-            && self
-                .heard
-                .iter()
-                .filter_map(|frame| View::of(frame))
-                .any(|heard| heard.piece.is_some() && heard.ends.source == view.ends.source);
+        let whole_of_pieces = matches!(
+            (ends.source.is_ipv4(), message[0]),
+            (true, 3) | (false, 1 | 4)
+        ) && self
+            .heard
+            .iter()
+            .filter_map(|frame| View::of(frame))
+            .any(|heard| heard.piece.is_some() && heard.ends.source == view.ends.source);
         let heard = |frame: &Vec<u8>| {
             View::of(frame)
                 .is_some_and(|heard| frame[heard.at..].starts_with(quoted) && frame[0] & 1 == 0)
