@@ -3,10 +3,12 @@
 
 mod support;
 
-use stack::Config;
 use stack::counters::{DropReason, Event};
+use stack::frame::{Frame, FramePool, Stamps};
+use stack::heap::HeapPool;
 use stack::link::NeighborUpdate;
 use stack::wire::{icmpv4, icmpv6, ipv4, ipv6, protocol};
+use stack::{Config, Handoff, Origin};
 use std::net::{IpAddr, SocketAddr};
 use support::*;
 
@@ -301,6 +303,106 @@ fn fragmented_datagrams_are_echoed_in_fragments() {
     assert_eq!(host.stack.events().get(Event::DatagramReassembled), 8);
 }
 
+/// Which service a datagram in pieces is for shows when it is whole, and then it no longer fits a frame.
+#[test]
+fn a_datagram_in_pieces_for_another_worker_goes_there_in_pieces() {
+    let bind = stack::socket::bind::Bind {
+        local: "[::]:7".parse().unwrap(),
+        v6only: false,
+    };
+    let stamps = Stamps {
+        arrival_ns: 5,
+        taken_ns: 6,
+    };
+    for (from, to) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7)),
+    ] {
+        for len in [100, 3000, 60_000] {
+            let [mut one, mut other] = [0, 1].map(|_| Host::new(Config::default()));
+            one.stack.udp_bind_elsewhere(bind, 3).unwrap();
+            let socket = other.bind("[::]:7");
+            let payload: Vec<u8> = (0..len).map(|i| u8::try_from(i % 253).unwrap()).collect();
+            for piece in fragments(from, to, &payload, 1400.min((len / 2) & !7)) {
+                let mut frame = one.pool.receive(&with_tos(&piece, 0xba)).unwrap();
+                frame.set_stamps(stamps);
+                let (stack, pool) = (&mut one.stack, &mut one.pool);
+                stack.ingest(pool, frame, Origin::Ring, one.now);
+            }
+            let mut flows = Vec::new();
+            while let Some((handoff, frame)) = one.stack.next_handoff() {
+                flows.push(handoff);
+                let mut copy = other.pool.receive(frame.data()).unwrap();
+                copy.set_stamps(frame.stamps());
+                one.pool.give(frame);
+                let (stack, pool) = (&mut other.stack, &mut other.pool);
+                stack.ingest(pool, copy, Origin::Handoff, other.now);
+            }
+            assert!(matches!(flows[0], Handoff::Service { tag: 3, .. }));
+            assert!(flows.iter().all(|flow| *flow == flows[0]), "to one worker");
+            let datagram = other.stack.udp_recv(socket).unwrap();
+            assert_eq!((datagram.remote(), datagram.local()), (from, to));
+            assert_eq!((datagram.tos(), datagram.stamps()), (0xba, stamps));
+            assert_eq!(datagram.payload(), payload);
+            let (stack, pool) = (&mut other.stack, &mut other.pool);
+            stack.udp_reply(pool, datagram, other.now).unwrap();
+            let sent = other.sent();
+            assert!(sent.iter().all(|packet| packet[..6] == PEER_MAC));
+            for host in [&one, &other] {
+                assert_eq!(host.drops(), []);
+                assert_eq!(host.pool.in_use(), 0);
+            }
+        }
+    }
+}
+
+/// Half a datagram is worth nothing to the other worker.
+#[test]
+fn a_datagram_in_pieces_for_another_worker_goes_whole_or_not_at_all() {
+    let bind = stack::socket::bind::Bind {
+        local: "[::]:7".parse().unwrap(),
+        v6only: false,
+    };
+    let (from, to) = (v4(PEER_V4, 4000), v4(OUR_V4, 7));
+    let pieces = fragments(from, to, &[1; 60_000], 1400);
+    let handed = |host: &mut Host| {
+        let mut count = 0;
+        while let Some((_, frame)) = host.stack.next_handoff() {
+            host.pool.give(frame);
+            count += 1;
+        }
+        count
+    };
+    // Too few frames.
+    let mut host = Host::new(Config::default());
+    host.pool = HeapPool::new(8, 2048);
+    host.stack.udp_bind_elsewhere(bind, 3).unwrap();
+    for piece in &pieces {
+        host.receive(piece);
+    }
+    assert_eq!(host.drops(), [("tx_no_frame", 1)]);
+    assert_eq!((handed(&mut host), host.pool.in_use()), (0, 0));
+    // Nobody takes what is handed over: the last of several finds no room.
+    let mut host = Host::new(Config::default());
+    host.pool = HeapPool::new(512, 2048);
+    host.stack.udp_bind_elsewhere(bind, 3).unwrap();
+    for piece in pieces.iter().cycle().take(pieces.len() * 9) {
+        host.receive(piece);
+    }
+    let whole = 256 / 30;
+    assert_eq!(host.drops(), [("handoff_full", 9 - whole)]);
+    assert_eq!((handed(&mut host), host.pool.in_use()), (whole * 30, 0));
+    // Where nobody serves it after all, it ends.
+    host.receive(&pieces[0]);
+    for piece in &pieces[1..] {
+        let frame = host.pool.receive(piece).unwrap();
+        let (stack, pool) = (&mut host.stack, &mut host.pool);
+        stack.ingest(pool, frame, Origin::Handoff, host.now);
+    }
+    assert_eq!(host.stack.drops().get(DropReason::UdpNoSocket), 1);
+    assert_eq!((handed(&mut host), host.pool.in_use()), (0, 0));
+}
+
 #[test]
 fn a_datagram_that_stays_incomplete_is_reported_to_its_sender() {
     let mut host = Host::new(Config::default());
@@ -336,8 +438,8 @@ fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
         let sum = stack::wire::checksum::Sum::ZERO.add_bytes(&packet[14..34]);
         packet[24..26].copy_from_slice(&sum.checksum());
     } else {
-        packet[14] = 0x60 | tos >> 4;
-        packet[15] = packet[15] & 0x0f | tos << 4;
+        packet[14] = 0x60 | (tos >> 4);
+        packet[15] = (packet[15] & 0x0f) | (tos << 4);
     }
     packet
 }

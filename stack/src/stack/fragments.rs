@@ -1,8 +1,19 @@
 //! Datagrams that came in pieces.
+//!
+//! Only a whole datagram tells for sure which socket it is for. If that is another worker's, it goes
+//! there in pieces again, which that worker puts together in its own memory:
+//!
+//! ```text
+//!   pieces ─► collect ─► Whole ─► receive_reassembled ─► socket
+//!                                        │
+//!                                        └─► hand_off_in_pieces ─► the other worker's collect
+//! ```
 
 use super::input::IpMeta;
+use super::output::{Request, emit_fragment, fragment_header_len};
+use super::version::Header;
 use super::version::IpStack;
-use super::{Disposition, Stack};
+use super::{Disposition, HANDOFFS_MAX, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{Ipv4, Ipv6};
@@ -10,10 +21,12 @@ use crate::ip::reassembly::{
     Fragment, FragmentDrop, FragmentKey, FragmentOutcome, HEADER_BYTES_MAX, Reassembled,
     Reassembler,
 };
+use crate::socket::demux::Target;
 use crate::time::Instant;
-use crate::udp::Large;
-use crate::wire::{ipv4, ipv6};
+use crate::udp::{Datagram, Large, Storage};
+use crate::wire::{ipv4, ipv6, protocol, udp};
 use alloc::boxed::Box;
+use core::net::SocketAddr;
 use core::ops::Range;
 
 /// A datagram put together: its bytes from the IP header on, and where its payload lies in them.
@@ -23,6 +36,32 @@ struct Whole {
     len: usize,
     /// The first piece's, with ECN as it is for all of them.
     tos: u8,
+}
+
+/// What is known of the message in a datagram put together.
+struct Message {
+    protocol: u8,
+    /// The sender's number for the datagram.
+    identification: u32,
+    /// Where it lies in the buffer.
+    transport: Range<usize>,
+    /// Where its last piece came from.
+    origin: Origin,
+}
+
+/// What is to be done with a UDP datagram put together.
+enum Destination {
+    /// Queue its payload in a socket.
+    Socket {
+        socket: u16,
+        payload: Range<usize>,
+        remote_port: u16,
+        local_port: u16,
+    },
+    /// Another worker's.
+    Elsewhere(Handoff),
+    /// It is settled.
+    Settled(Disposition),
 }
 
 /// Room for the longest datagram: 65,535 bytes of payload behind the longest headers kept.
@@ -38,6 +77,7 @@ impl<P: FramePool> Stack<P> {
         pool: &mut P,
         frame: &P::Frame,
         meta: IpMeta<Ipv4>,
+        origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let data = frame.data();
@@ -57,16 +97,13 @@ impl<P: FramePool> Stack<P> {
             tos: whole.tos,
             ..meta
         };
-        let payload = whole.header_len..whole.len;
-        self.receive_reassembled(
-            pool,
-            frame,
-            meta,
-            packet.protocol(),
-            whole.large,
-            payload,
-            now,
-        )
+        let reassembled = Message {
+            protocol: packet.protocol(),
+            identification: key.identification,
+            transport: whole.header_len..whole.len,
+            origin,
+        };
+        self.receive_reassembled(pool, frame, meta, whole.large, reassembled, now)
     }
 
     #[cold]
@@ -77,6 +114,7 @@ impl<P: FramePool> Stack<P> {
         meta: IpMeta<Ipv6>,
         payload: Range<usize>,
         piece: ipv6::Fragment,
+        origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let data = frame.data();
@@ -97,14 +135,212 @@ impl<P: FramePool> Stack<P> {
             ..meta
         };
         match whole.without_fragment_header() {
-            Some((protocol, payload)) => {
-                self.receive_reassembled(pool, frame, meta, protocol, whole.large, payload, now)
+            Some((protocol, transport)) => {
+                let reassembled = Message {
+                    protocol,
+                    identification: key.identification,
+                    transport,
+                    origin,
+                };
+                self.receive_reassembled(pool, frame, meta, whole.large, reassembled, now)
             }
             None => {
                 self.large.push(whole.large);
                 Err(DropReason::Ipv6ExtensionHeader)
             }
         }
+    }
+
+    /// A datagram put together from fragments: headers and payload in the buffer of `large`.
+    fn receive_reassembled<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        mut large: Box<Large>,
+        message: Message,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        self.events.count(Event::DatagramReassembled);
+        let buffer = &mut large.buffer;
+        let result = match self.find_destination(pool, frame, meta, buffer, &message, now) {
+            Ok(Destination::Socket {
+                socket,
+                payload,
+                remote_port,
+                local_port,
+            }) => {
+                large.payload = payload;
+                large.remote = SocketAddr::new(meta.source.into(), remote_port);
+                large.local = SocketAddr::new(meta.destination.into(), local_port);
+                large.tos = meta.tos;
+                large.stamps = frame.stamps();
+                large.station = self.station_of(frame.data());
+                return self.enqueue_large(pool, socket, large);
+            }
+            Ok(Destination::Elsewhere(to)) => {
+                self.hand_off_in_pieces(pool, frame, meta, buffer, &message, to)
+            }
+            Ok(Destination::Settled(disposition)) => Ok(disposition),
+            Err(reason) => Err(reason),
+        };
+        self.large.push(large);
+        result
+    }
+
+    fn enqueue_large(
+        &mut self,
+        pool: &mut P,
+        socket: u16,
+        large: Box<Large>,
+    ) -> Result<Disposition, DropReason> {
+        let len = large.payload.len() as u64;
+        let datagram = Datagram(Storage::Large(large));
+        let queued = match self.udp.at_mut(socket) {
+            Some(socket) => socket.queue.push(datagram),
+            None => Err(datagram),
+        };
+        match queued {
+            Ok(()) => {
+                self.events.count(Event::UdpRx);
+                self.events.add(Event::UdpRxBytes, len);
+                Ok(Disposition::Done)
+            }
+            Err(datagram) => {
+                self.udp_release(pool, datagram);
+                Err(DropReason::UdpQueueFull)
+            }
+        }
+    }
+
+    /// Finds the socket of a reassembled datagram, or answers it.
+    fn find_destination<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        buffer: &mut [u8],
+        message: &Message,
+        now: Instant,
+    ) -> Result<Destination, DropReason> {
+        let transport = message.transport.clone();
+        match message.protocol {
+            protocol::UDP => {
+                let packet = udp::Packet::new_checked(buffer, transport)?;
+                let port = packet.destination_port();
+                let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
+                    // The sender knows its datagram by the first piece, not by the one that came last.
+                    let whole = buffer.get(..message.transport.end).unwrap_or(&[]);
+                    let meta = IpMeta { offset: 0, ..meta };
+                    return Err(self.refuse_port(pool, whole, meta, &packet, now));
+                };
+                self.check_udp(&packet, meta)?;
+                match target {
+                    Target::Socket(socket) => Ok(Destination::Socket {
+                        socket,
+                        payload: packet.payload(),
+                        remote_port: packet.source_port(),
+                        local_port: port,
+                    }),
+                    Target::Elsewhere(tag) => {
+                        let to = self.other_worker(tag, meta, &packet, message.origin)?;
+                        Ok(Destination::Elsewhere(to))
+                    }
+                }
+            }
+            protocol if protocol == I::ICMP => {
+                let request = Request {
+                    stamps: frame.stamps(),
+                    station: self.station_of(frame.data()),
+                };
+                let settled = self.echo_large(pool, meta, buffer, transport, request, now)?;
+                Ok(Destination::Settled(settled))
+            }
+            _ => {
+                let whole = buffer.get(..transport.end).unwrap_or(&[]);
+                let meta = IpMeta { offset: 0, ..meta };
+                Err(I::refuse_reassembled(self, pool, whole, meta, now))
+            }
+        }
+    }
+
+    /// Cuts a reassembled datagram into pieces again, as they would come from the station that sent
+    /// the last one, for another worker: either all of them are on their way, or none is.
+    fn hand_off_in_pieces<I: IpStack>(
+        &mut self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        buffer: &[u8],
+        message: &Message,
+        to: Handoff,
+    ) -> Result<Disposition, DropReason> {
+        let malformed = DropReason::FragmentMalformed;
+        let bytes = buffer.get(message.transport.clone()).ok_or(malformed)?;
+        let before = self.handoffs.len();
+        let mut offset = 0;
+        while offset < bytes.len() {
+            match self.cut_piece(pool, frame, meta, message, bytes, offset) {
+                Ok((piece, len)) => {
+                    self.handoffs.push_back((to, piece));
+                    offset += len;
+                }
+                Err(reason) => {
+                    for (_, piece) in self.handoffs.drain(before..) {
+                        pool.give(piece);
+                    }
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(Disposition::Done)
+    }
+
+    /// The piece from `offset` on, as long as a frame has room for, and how many of `bytes` it has.
+    fn cut_piece<I: IpStack>(
+        &self,
+        pool: &mut P,
+        frame: &P::Frame,
+        meta: IpMeta<I>,
+        message: &Message,
+        bytes: &[u8],
+        offset: usize,
+    ) -> Result<(P::Frame, usize), DropReason> {
+        if self.handoffs.len() >= HANDOFFS_MAX {
+            return Err(DropReason::HandoffFull);
+        }
+        let mut piece = pool.take().ok_or(DropReason::TxNoFrame)?;
+        let headers = meta.offset + I::HEADER_BYTES + fragment_header_len::<I>();
+        // RFC 791 §3.2, RFC 8200 §4.5: all but the last are multiples of 8 bytes.
+        let room = piece.capacity().saturating_sub(headers) & !7;
+        let len = room.min(bytes.len() - offset);
+        let more = offset + len < bytes.len();
+        piece.set_len(headers + len);
+        piece.set_stamps(frame.stamps());
+        let header = Header::<I> {
+            source: meta.source,
+            destination: meta.destination,
+            protocol: message.protocol,
+            tos: meta.tos,
+            // Only neighbour discovery looks at it, and that never comes in pieces (RFC 6980).
+            ttl: self.config.ttl,
+            fragmentable: None,
+            payload_len: 0,
+        };
+        let number = message.identification;
+        let write = |data: &mut [u8]| {
+            data.get_mut(..meta.offset)?
+                .copy_from_slice(frame.data().get(..meta.offset)?);
+            let at = emit_fragment(data, meta.offset, header, number, offset, len, more)?;
+            data.get_mut(at..at + len)?
+                .copy_from_slice(bytes.get(offset..offset + len)?);
+            Some(())
+        };
+        if len == 0 || write(piece.data_mut()).is_none() {
+            pool.give(piece);
+            return Err(DropReason::FrameTooLong);
+        }
+        Ok((piece, len))
     }
 
     /// Adds a piece; gives back the datagram if it was the last one missing.

@@ -1,6 +1,5 @@
 //! From the Ethernet header to a socket's queue.
 
-use super::output::Request;
 use super::version::IpStack;
 use super::{Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};
@@ -9,10 +8,10 @@ use crate::ip::address::{Ipv4, Ipv6};
 use crate::link::AddressOwner;
 use crate::socket::demux::Target;
 use crate::time::Instant;
-use crate::udp::{Datagram, Large, Parts, Storage, Version};
+use crate::udp::{Datagram, Parts, Storage, Version};
 use crate::wire::udp::Verified;
 use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use core::ops::Range;
 
 /// What the transport layer needs to know of an IP header.
@@ -80,7 +79,7 @@ impl<P: FramePool> Stack<P> {
             return Err(DropReason::IpNotLocal);
         }
         if packet.is_fragment() {
-            return self.receive_fragment_v4(pool, frame, meta, now);
+            return self.receive_fragment_v4(pool, frame, meta, origin, now);
         }
         match packet.protocol() {
             protocol::UDP => self.receive_udp(pool, frame, meta, packet.payload(), origin, now),
@@ -133,7 +132,7 @@ impl<P: FramePool> Stack<P> {
                 ..
             }) => {}
             Some(fragment) => {
-                return self.receive_fragment_v6(pool, frame, meta, payload, fragment, now);
+                return self.receive_fragment_v6(pool, frame, meta, payload, fragment, origin, now);
             }
         }
         match protocol {
@@ -160,7 +159,7 @@ impl<P: FramePool> Stack<P> {
         let packet = udp::Packet::new_checked(data, payload)?;
         let port = packet.destination_port();
         let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
-            return self.refuse_port(pool, data, meta, &packet, now);
+            return Err(self.refuse_port(pool, data, meta, &packet, now));
         };
         let verified = self.check_udp(&packet, meta)?;
         match target {
@@ -169,18 +168,32 @@ impl<P: FramePool> Stack<P> {
                 let parts = Parts::new(I::RUNTIME, meta.offset, &packet, stands);
                 Ok(Disposition::Deliver { socket, parts })
             }
-            // Two workers that each take the other for the one who serves it would never end.
-            Target::Elsewhere(_) if origin == Origin::Handoff => Err(DropReason::UdpNoSocket),
             Target::Elsewhere(tag) => {
-                let ports = u32::from(packet.source_port()) << 16 | u32::from(port);
-                let flow = I::flow_hash(&self.key, meta.destination, meta.source, ports);
-                Ok(Disposition::Handoff(Handoff::Service { tag, flow }))
+                let to = self.other_worker(tag, meta, &packet, origin)?;
+                Ok(Disposition::Handoff(to))
             }
         }
     }
 
+    /// Which of the workers that serve a service a datagram is for.
+    pub(super) fn other_worker<I: IpStack>(
+        &self,
+        tag: u16,
+        meta: IpMeta<I>,
+        packet: &udp::Packet<'_>,
+        origin: Origin,
+    ) -> Result<Handoff, DropReason> {
+        // Two workers that each take the other for the one who serves it would never end.
+        if origin == Origin::Handoff {
+            return Err(DropReason::UdpNoSocket);
+        }
+        let ports = u32::from(packet.source_port()) << 16 | u32::from(packet.destination_port());
+        let flow = I::flow_hash(&self.key, meta.destination, meta.source, ports);
+        Ok(Handoff::Service { tag, flow })
+    }
+
     /// RFC 1122 §4.1.3.4: a datagram with a wrong checksum is discarded silently.
-    fn check_udp<I: IpStack>(
+    pub(super) fn check_udp<I: IpStack>(
         &mut self,
         packet: &udp::Packet<'_>,
         meta: IpMeta<I>,
@@ -229,122 +242,29 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// A datagram put together from fragments: headers and payload in the buffer of `large`, whose
-    /// transport part lies in `transport`.
-    pub(super) fn receive_reassembled<I: IpStack>(
-        &mut self,
-        pool: &mut P,
-        frame: &P::Frame,
-        meta: IpMeta<I>,
-        protocol: u8,
-        mut large: alloc::boxed::Box<Large>,
-        transport: Range<usize>,
-        now: Instant,
-    ) -> Result<Disposition, DropReason> {
-        self.events.count(Event::DatagramReassembled);
-        let buffer = &mut large.buffer;
-        let result = self.deliver_large(pool, frame, meta, protocol, buffer, transport, now);
-        match result {
-            Ok((socket, payload, remote_port, local_port)) => {
-                let len = payload.len() as u64;
-                large.payload = payload;
-                large.remote = SocketAddr::new(meta.source.into(), remote_port);
-                large.local = SocketAddr::new(meta.destination.into(), local_port);
-                large.tos = meta.tos;
-                large.stamps = frame.stamps();
-                large.station = self.station_of(frame.data());
-                let datagram = Datagram(Storage::Large(large));
-                let queued = match self.udp.at_mut(socket) {
-                    Some(socket) => socket.queue.push(datagram),
-                    None => Err(datagram),
-                };
-                match queued {
-                    Ok(()) => {
-                        self.events.count(Event::UdpRx);
-                        self.events.add(Event::UdpRxBytes, len);
-                        Ok(Disposition::Done)
-                    }
-                    Err(datagram) => {
-                        self.udp_release(pool, datagram);
-                        Err(DropReason::UdpQueueFull)
-                    }
-                }
-            }
-            Err(outcome) => {
-                self.large.push(large);
-                outcome
-            }
-        }
-    }
-
-    /// Finds the socket of a reassembled datagram, or answers it: (socket, payload, ports).
-    #[expect(clippy::type_complexity, reason = "private, read in one place")]
-    fn deliver_large<I: IpStack>(
-        &mut self,
-        pool: &mut P,
-        frame: &P::Frame,
-        meta: IpMeta<I>,
-        protocol: u8,
-        buffer: &mut [u8],
-        transport: Range<usize>,
-        now: Instant,
-    ) -> Result<(u16, Range<usize>, u16, u16), Result<Disposition, DropReason>> {
-        match protocol {
-            protocol::UDP => {
-                let end = transport.end;
-                let packet = udp::Packet::new_checked(buffer, transport).map_err(Err)?;
-                let port = packet.destination_port();
-                let Some(target) = I::state(self).demux.lookup(meta.destination, port) else {
-                    // The sender knows its datagram by the first piece, not by the one that came last.
-                    let whole = buffer.get(..end).unwrap_or(&[]);
-                    let meta = IpMeta { offset: 0, ..meta };
-                    return Err(self.refuse_port(pool, whole, meta, &packet, now));
-                };
-                self.check_udp(&packet, meta).map_err(Err)?;
-                match target {
-                    Target::Socket(socket) => {
-                        Ok((socket, packet.payload(), packet.source_port(), port))
-                    }
-                    // The whole datagram does not fit a frame of the other worker.
-                    Target::Elsewhere(_) => Err(Err(DropReason::FrameTooLong)),
-                }
-            }
-            protocol if protocol == I::ICMP => {
-                let request = Request {
-                    stamps: frame.stamps(),
-                    station: self.station_of(frame.data()),
-                };
-                Err(self.echo_large(pool, meta, buffer, transport, request, now))
-            }
-            _ => {
-                let whole = buffer.get(..transport.end).unwrap_or(&[]);
-                let meta = IpMeta { offset: 0, ..meta };
-                Err(Err(I::refuse_reassembled(self, pool, whole, meta, now)))
-            }
-        }
-    }
-
     /// RFC 1122 §4.1.3.1: a datagram for a port where nobody listens is answered with an ICMP
     /// error.
     #[cold]
-    fn refuse_port<I: IpStack>(
+    pub(super) fn refuse_port<I: IpStack>(
         &mut self,
         pool: &mut P,
         data: &[u8],
         meta: IpMeta<I>,
         packet: &udp::Packet<'_>,
         now: Instant,
-    ) -> Result<Disposition, DropReason> {
-        let owner = self
-            .owner_of(meta.destination.into())
-            .ok_or(DropReason::IpNotLocal)?;
-        self.check_udp(packet, meta)?;
+    ) -> DropReason {
+        let Some(owner) = self.owner_of(meta.destination.into()) else {
+            return DropReason::IpNotLocal;
+        };
+        if let Err(reason) = self.check_udp(packet, meta) {
+            return reason;
+        }
         // On an address shared with the kernel the port may be the kernel's again: a packet that
         // was on its way to us when a service ended is no reason to turn its sender away.
         if owner == AddressOwner::Stack {
             self.port_unreachable(pool, data, meta, now);
         }
-        Err(DropReason::UdpNoSocket)
+        DropReason::UdpNoSocket
     }
 
     /// A transport protocol we do not speak (RFC 1122 §3.2.2.1: code 2), IPv4.

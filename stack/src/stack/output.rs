@@ -368,10 +368,7 @@ impl<P: FramePool> Stack<P> {
         mtu: usize,
         stamps: Stamps,
     ) -> Result<(), DropReason> {
-        let extension = match I::RUNTIME {
-            Version::V4 => 0,
-            Version::V6 => ipv6::FRAGMENT_HEADER_LEN,
-        };
+        let extension = fragment_header_len::<I>();
         let room = mtu.saturating_sub(I::HEADER_BYTES + extension) & !7;
         if room == 0 {
             return Err(DropReason::TxTooLong);
@@ -427,8 +424,16 @@ impl<P: FramePool> Stack<P> {
     }
 }
 
+/// What a fragment has between its IP header and its payload, in bytes.
+pub(super) const fn fragment_header_len<I: IpStack>() -> usize {
+    match I::RUNTIME {
+        Version::V4 => 0,
+        Version::V6 => ipv6::FRAGMENT_HEADER_LEN,
+    }
+}
+
 /// Writes the headers of a fragment; returns where its payload starts.
-fn emit_fragment<I: IpStack>(
+pub(super) fn emit_fragment<I: IpStack>(
     data: &mut [u8],
     at: usize,
     header: Header<I>,

@@ -87,6 +87,19 @@ fn a_datagram_in_pieces_for_nobody_is_quoted_from_its_start() {
 }
 
 #[test]
+fn a_datagram_in_pieces_for_another_worker_goes_there_in_pieces() {
+    let mut world = World::usual();
+    world.bind_elsewhere("[::]:4001");
+    for ends in [to_own_v6(), Ends::new(PEER_V4, OWN_V4)] {
+        let message = udp(ends, 4000, 4001, &[7; 40]);
+        let frames = pieces(ends, 17, &message, 16, 8);
+        assert_eq!(world.tell(&frames), [""; 0]);
+    }
+    assert_eq!(world.sent(), 0);
+    world.finish();
+}
+
+#[test]
 fn padding_is_neither_quoted_nor_sent_back() {
     let mut world = World::usual();
     let ends = Ends::new(PEER_V4, OWN_V4);
