@@ -112,7 +112,7 @@ counters! {
         UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum.";
         UdpNoSocket = "udp_no_socket", "No socket on this address and port.";
         UdpQueueFull = "udp_queue_full", "The socket's receive queue is full: the application is too slow.";
-        UdpPortZero = "udp_port_zero", "A datagram to or from port 0.";
+        UdpPortZero = "udp_port_zero", "A datagram sent to port 0, or a reply to a sender without a port (RFC 768).";
         UdpSocketClosed = "udp_socket_closed", "It waited in a socket that was closed, or for a worker that ended.";
         UdpNoReply = "udp_no_reply", "An echo that would answer an echo for ever: the source is such a service itself.";
         TxNoRoute = "tx_no_route", "No route to the destination through our interface.";

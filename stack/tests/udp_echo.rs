@@ -581,10 +581,35 @@ fn what_lies_is_dropped_for_its_reason() {
     assert_eq!(reason(from_broadcast), [("ipv4_source_invalid", 1)]);
     let not_ours = udp_packet(from, v4("192.0.2.77".parse().unwrap(), 7), b"x");
     assert_eq!(reason(not_ours), [("ip_not_local", 1)]);
-    assert_eq!(
-        reason(udp_packet(v4(PEER_V4, 0), to, b"x")),
-        [("udp_port_zero", 1)]
-    );
+}
+
+/// RFC 768: a sender that wants no reply may leave its port open.
+#[test]
+fn a_datagram_without_a_source_port_is_delivered_and_not_answered() {
+    for (from, to) in [
+        (v4(PEER_V4, 0), v4(OUR_V4, 7)),
+        (v6(PEER_V6, 0), v6(OUR_V6, 7)),
+    ] {
+        let mut host = Host::new(Config::default());
+        let socket = host.bind("[::]:7");
+        // So that the next hop is known, and the short way open.
+        host.receive(&udp_packet(SocketAddr::new(from.ip(), 1), to, b"x"));
+        assert_eq!(host.echo(socket), 1);
+        let whole = udp_packet(from, to, b"hello");
+        for packets in [vec![whole], fragments(from, to, &[1; 3000], 1400)] {
+            for packet in packets {
+                host.receive(&packet);
+            }
+            let datagram = host.stack.udp_recv(socket).unwrap();
+            assert_eq!((datagram.remote(), datagram.local()), (from, to));
+            assert_eq!(datagram.ports(), (0, 7));
+            let result = host.stack.udp_reply(&mut host.pool, datagram, host.now);
+            assert_eq!(result, Err(stack::SendError(DropReason::UdpPortZero)));
+        }
+        assert_eq!(host.drops(), [("udp_port_zero", 2)]);
+        assert_eq!(host.sent().len(), 1);
+        assert_eq!(host.pool.in_use(), 0);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::link::MacAddr;
 use crate::queue::Queue;
 use crate::time::Instant;
 use crate::udp::{Datagram, Large, Parts, Storage, UdpSocketId, Version};
-use crate::wire::ethernet;
+use crate::wire::{ethernet, udp};
 use alloc::boxed::Box;
 use core::net::SocketAddr;
 
@@ -144,6 +144,12 @@ impl<P: FramePool> Stack<P> {
             Some(Datagram(Storage::Large(large))) => return self.reply_large(pool, large, now),
             None => return Ok(()),
         };
+        let udp_offset = usize::from(parts.payload_offset).saturating_sub(udp::HEADER_LEN);
+        // RFC 768: a sender without a port expects no reply.
+        if let None | Some((0, _)) = udp::embedded_ports(frame.data(), udp_offset) {
+            self.discard(pool, frame, DropReason::UdpPortZero);
+            return Err(SendError(DropReason::UdpPortZero));
+        }
         let turned = match parts.headers.version() {
             Version::V4 => self.find_hop_and_turn_round::<Ipv4>(pool, &mut frame, parts, now),
             Version::V6 => self.find_hop_and_turn_round::<Ipv6>(pool, &mut frame, parts, now),

@@ -165,7 +165,10 @@ impl<P: FramePool> Stack<P> {
         match target {
             Target::Socket(socket) => {
                 let stands = verified == Verified::Right;
-                let parts = Parts::new(I::RUNTIME, meta.offset, &packet, stands);
+                let mut parts = Parts::new(I::RUNTIME, meta.offset, &packet, stands);
+                if packet.source_port() == 0 {
+                    parts.headers = parts.headers.without_reply();
+                }
                 Ok(Disposition::Deliver { socket, parts })
             }
             Target::Elsewhere(tag) => {
@@ -212,12 +215,7 @@ impl<P: FramePool> Stack<P> {
             }
             Verified::Incomplete => return Err(DropReason::UdpChecksumIncomplete),
         }
-        // RFC 768: port 0 means that no reply is expected; as a destination it is nobody's.
-        if packet.source_port() == 0 {
-            Err(DropReason::UdpPortZero)
-        } else {
-            Ok(verified)
-        }
+        Ok(verified)
     }
 
     /// Puts a datagram into its socket's queue.

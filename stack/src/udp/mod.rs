@@ -33,7 +33,7 @@ pub(crate) struct Parts {
 }
 
 /// What stands in front of a payload. Plain is Ethernet without tags, IP without options or extension
-/// headers, and UDP: every offset is known.
+/// headers, and UDP with a port to answer to: every offset is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Headers {
     PlainV4,
@@ -48,6 +48,15 @@ impl Headers {
         match self {
             Self::PlainV4 | Self::OtherV4 => Version::V4,
             Self::PlainV6 | Self::OtherV6 => Version::V6,
+        }
+    }
+
+    /// Of a datagram that cannot be answered: not plain, so that its reply does not take the short
+    /// way, which does not look.
+    pub(crate) const fn without_reply(self) -> Self {
+        match self.version() {
+            Version::V4 => Self::OtherV4,
+            Version::V6 => Self::OtherV6,
         }
     }
 }

@@ -247,6 +247,7 @@ impl Judge {
         assert_ne!(message[6..8], [0, 0], "a checksum");
         assert_eq!(checksum(&[&pseudo, message]), 0, "the UDP checksum");
         let port = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
+        assert!(port(0) != 0 && port(2) != 0, "from and to somebody");
         let found = self.promised.iter().position(|(from, to, payload)| {
             *from == SocketAddr::new(ends.source, port(0))
                 && *to == SocketAddr::new(ends.destination, port(2))

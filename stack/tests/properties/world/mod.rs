@@ -370,7 +370,7 @@ impl World {
         let accepted = self.config.accept_incomplete_checksums && message[6..8] == partial;
         assert!(right || absent || accepted, "the checksum");
         let port = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
-        assert!(port(0) != 0 && port(2) != 0);
+        assert_ne!(port(2), 0);
         assert_eq!(payload_len, len as u64 - 8);
         self.inbox.push((
             SocketAddr::new(source, port(0)),
