@@ -260,6 +260,7 @@ fn config(interface: &str) -> MirrorConfig {
     MirrorConfig {
         interface: interface.into(),
         vlans: Vec::new(),
+        vlan_optional: false,
         route_limit: 1024,
     }
 }

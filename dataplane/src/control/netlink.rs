@@ -44,6 +44,9 @@ pub struct MirrorConfig {
     /// addresses, routes and neighbours are those of the kernel's VLAN sub-interface with the same
     /// identifiers; frames still go through `interface`.
     pub vlans: Vec<u16>,
+    /// Whether there may be no such sub-interface. Then there are no addresses, routes and
+    /// neighbours either; Ethernet address and MTU are those of the interface.
+    pub vlan_optional: bool,
     /// How many routes are taken over at most. If the kernel has more, those with the longest
     /// prefixes are taken and the rest is logged: a packet may then find no route, but never a
     /// wrong one.

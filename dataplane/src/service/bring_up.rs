@@ -105,10 +105,12 @@ impl Opened {
             .try_for_each(|(queue, socket)| steering.register_socket(queue, socket))
     }
 
-    /// Starts a thread for each driver.
+    /// Starts a thread for each driver. Frames go out with an outer VLAN tag of `outer_tag_type`, if
+    /// the kernel's have one.
     pub(super) fn start(
         self,
         config: &Config,
+        outer_tag_type: Option<u16>,
         notify: &Arc<Notify>,
     ) -> Result<Vec<WorkerHandle>, ServiceError> {
         let Self {
@@ -131,7 +133,11 @@ impl Opened {
                     ServiceError::Config(format!("latency.significant_digits = {digits}: {error}"))
                 })?;
             let report = driver.report().clone();
-            let stack = Stack::new(stack_config(config, index, workers, secret));
+            let mut stack_config = stack_config(config, index, workers, secret);
+            if let Some(tag_type) = outer_tag_type {
+                stack_config.vlans = stack_config.vlans.with_outer_type(tag_type);
+            }
+            let stack = Stack::new(stack_config);
             let handoffs = lanes.ends(index, &homes, &wakers);
             let exchange = (publisher, latency);
             let options = options(config);

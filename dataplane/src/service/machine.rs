@@ -46,10 +46,26 @@ pub fn cores() -> Vec<usize> {
         .clone()
 }
 
+/// Whether services need no address of the kernel's: they own some, and listen on no others.
+fn owns_all_addresses(config: &Config) -> bool {
+    let services = || config.services.iter();
+    let owned: Vec<_> = services()
+        .flat_map(|service| service.own_addresses.iter())
+        .map(|own| own.address.to_canonical())
+        .collect();
+    let mut listen = services().flat_map(|service| &service.listen);
+    !owned.is_empty()
+        && listen.all(|local| {
+            let address = local.ip().to_canonical();
+            address.is_unspecified() || owned.contains(&address)
+        })
+}
+
 pub(super) fn mirror_config(config: &Config) -> MirrorConfig {
     MirrorConfig {
         interface: config.interface.name.clone(),
         vlans: config.interface.vlan.clone(),
+        vlan_optional: owns_all_addresses(config),
         route_limit: config.limits.routes,
     }
 }

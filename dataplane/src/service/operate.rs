@@ -92,7 +92,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
     opened.register(&mut steering)?;
     let attached = opened.attempt.attach;
     let notify = Arc::new(Notify::new());
-    let workers = opened.start(&config, &notify)?;
+    let workers = opened.start(&config, mirror.outer_tag_type(), &notify)?;
     leave_cores_to(&workers);
 
     let (events_in, mut events) = mpsc::channel(MIRROR_QUEUE);

@@ -126,6 +126,7 @@ impl PacketSocket {
         set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20);
         set_int(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 64 << 20);
         set_int(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+        set_int(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1);
         // SAFETY: integers; zeros are a value.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -151,12 +152,42 @@ impl PacketSocket {
         }
     }
 
-    /// The next packet, if there is one already.
+    /// The next packet as it was on the wire, if there is one already.
     pub(crate) fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = [0u8; 4096];
-        let (_, len) =
-            rustix::net::recv(&self.0, &mut buffer[..], rustix::net::RecvFlags::empty()).ok()?;
-        Some(buffer[..len].to_vec())
+        let mut control = [0u64; 16];
+        let mut part = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        // SAFETY: pointers and integers; zeros are a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control);
+        // SAFETY: all that the message points at is alive and as long as it says.
+        let len = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, 0) };
+        let mut packet = buffer[..usize::try_from(len).ok()?].to_vec();
+        // SAFETY: the kernel has filled in the message.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: null, or a header within `control`; PACKET_AUXDATA is all we asked for, and is
+        // whole.
+        let told = (!header.is_null()).then(|| unsafe {
+            libc::CMSG_DATA(header)
+                .cast::<libc::tpacket_auxdata>()
+                .read_unaligned()
+        });
+        // The kernel takes the outer tag out before packet sockets see the packet
+        // (`skb_vlan_untag`), and tells of it beside (packet(7)).
+        if let Some(told) = told.filter(|told| told.tp_status & libc::TP_STATUS_VLAN_VALID != 0) {
+            let tag = [
+                told.tp_vlan_tpid.to_be_bytes(),
+                told.tp_vlan_tci.to_be_bytes(),
+            ];
+            packet.splice(12..12, tag.concat());
+        }
+        Some(packet)
     }
 }
 

@@ -19,6 +19,8 @@
 
 #[path = "../driver_support/mod.rs"]
 mod driver_support;
+#[path = "../../../stack/tests/support/mod.rs"]
+mod stack_support;
 mod support;
 
 mod answers;

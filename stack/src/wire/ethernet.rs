@@ -63,15 +63,32 @@ impl AddressWord {
 
 /// The VLAN identifiers of a frame, outermost first. A priority tag (VID 0) names no VLAN and does
 /// not count (IEEE 802.1Q §6.9).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Two of them are equal if they name the same VLANs: the types of received tags do not count.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct VlanIds {
     /// 0, which names no VLAN, in the places that are not used.
     ids: [u16; 2],
+    /// EtherType of the first tag we write; 0 for the usual one.
+    outer_type: u16,
 }
+
+impl PartialEq for VlanIds {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let Self { ids, outer_type: _ } = self;
+        *ids == other.ids
+    }
+}
+
+impl Eq for VlanIds {}
 
 impl VlanIds {
     /// Untagged.
-    pub const NONE: VlanIds = VlanIds { ids: [0; 2] };
+    pub const NONE: VlanIds = VlanIds {
+        ids: [0; 2],
+        outer_type: 0,
+    };
 
     /// At most two identifiers, each 1 to 4094.
     #[must_use]
@@ -84,6 +101,13 @@ impl VlanIds {
             this.push(id);
         }
         Some(this)
+    }
+
+    /// The same, with this type of the first tag where we write it. Without, one tag has
+    /// [`TYPE_VLAN`], and the outer of two [`TYPE_SERVICE_VLAN`] (IEEE 802.1ad).
+    #[must_use]
+    pub const fn with_outer_type(self, outer_type: u16) -> Self {
+        Self { outer_type, ..self }
     }
 
     fn push(&mut self, id: u16) {
@@ -269,12 +293,11 @@ impl Repr {
         let len = self.vlans.header_len();
         let tags = data.get_mut(12..len)?;
         for (index, (tag, id)) in tags.chunks_exact_mut(TAG_LEN).zip(ids).enumerate() {
-            // The outer of two tags is the service tag (IEEE 802.1ad).
-            let outer_of_two = index == 0 && ids.len() == 2;
-            let tag_type = if outer_of_two {
-                TYPE_SERVICE_VLAN
-            } else {
-                TYPE_VLAN
+            let tag_type = match (index, ids.len(), self.vlans.outer_type) {
+                // The outer of two tags is the service tag (IEEE 802.1ad).
+                (0, 2, 0) => TYPE_SERVICE_VLAN,
+                (1, ..) | (_, _, 0) => TYPE_VLAN,
+                (_, _, outer_type) => outer_type,
             };
             tag[..2].copy_from_slice(&tag_type.to_be_bytes());
             tag[2..].copy_from_slice(&id.to_be_bytes());
@@ -335,6 +358,25 @@ mod tests {
                 DropReason::EthernetTruncated
             );
         }
+    }
+
+    #[test]
+    fn the_outer_tag_has_the_type_it_was_given() {
+        let types = |vlans: VlanIds| {
+            let repr = Repr { vlans, ..repr(&[]) };
+            let mut data = [0; 40];
+            repr.emit(&mut data).unwrap();
+            let packet = Packet::new_checked(&data).unwrap();
+            assert_eq!(packet.vlans(), vlans);
+            [12, 16].map(|at| u16::from_be_bytes([data[at], data[at + 1]]))
+        };
+        let (one, two) = (VlanIds::new(&[7]).unwrap(), VlanIds::new(&[7, 9]).unwrap());
+        assert_eq!(types(one), [TYPE_VLAN, TYPE_IPV6]);
+        assert_eq!(types(two), [TYPE_SERVICE_VLAN, TYPE_VLAN]);
+        let service = |vlans: VlanIds| types(vlans.with_outer_type(TYPE_SERVICE_VLAN));
+        assert_eq!(service(one), [TYPE_SERVICE_VLAN, TYPE_IPV6]);
+        let customer = |vlans: VlanIds| types(vlans.with_outer_type(TYPE_VLAN));
+        assert_eq!(customer(two), [TYPE_VLAN, TYPE_VLAN]);
     }
 
     #[test]

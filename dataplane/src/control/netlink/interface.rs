@@ -5,10 +5,11 @@ use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{
         InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
+        LinkMessage, VlanProtocol,
     },
 };
 use stack::link::{AddressOwner, LocalAddress, MacAddr};
+use stack::wire::ethernet::{TYPE_SERVICE_VLAN, TYPE_VLAN};
 use std::net::IpAddr;
 
 /// Our interface: where frames go through, and what the IP configuration belongs to.
@@ -16,8 +17,11 @@ use std::net::IpAddr;
 pub(super) struct Interface {
     /// Index of the interface whose queues we use.
     pub(super) parent: u32,
-    /// Index of the interface that has the addresses: the VLAN sub-interface, or the parent.
-    pub(super) index: u32,
+    /// Index of the interface that has the addresses: the VLAN sub-interface, or the parent. `None`
+    /// where our VLAN has no sub-interface and needs none.
+    pub(super) index: Option<u32>,
+    /// EtherType of the outer tag of the sub-interface's frames.
+    pub(super) outer_tag_type: Option<u16>,
     /// Source address of our frames.
     pub(super) mac: MacAddr,
     /// Largest IP packet, in bytes.
@@ -51,15 +55,26 @@ impl Interface {
         }
         let mut link = parent;
         let mut up = is_up(parent);
+        let mut outer_tag_type = None;
+        let mut has_all = true;
         for &vlan in &config.vlans {
             let below = link.header.index;
-            let child = links
-                .iter()
-                .find(|link| vlan_over(link) == Some((below, vlan)));
-            link = child.ok_or_else(|| MirrorError::NoVlan {
-                parent: name(link).unwrap_or(&config.interface).to_owned(),
-                vlan,
-            })?;
+            let child = links.iter().find_map(|link| match vlan_over(link)? {
+                (over, id, tag_type) if (over, id) == (below, vlan) => Some((link, tag_type)),
+                _ => None,
+            });
+            let Some((child, tag_type)) = child else {
+                if config.vlan_optional {
+                    has_all = false;
+                    break;
+                }
+                return Err(MirrorError::NoVlan {
+                    parent: name(link).unwrap_or(&config.interface).to_owned(),
+                    vlan,
+                });
+            };
+            link = child;
+            outer_tag_type = outer_tag_type.or(tag_type);
             up &= is_up(link);
         }
         let not_ethernet = || MirrorError::NotEthernet {
@@ -67,7 +82,8 @@ impl Interface {
         };
         Ok(Self {
             parent: parent.header.index,
-            index: link.header.index,
+            index: has_all.then_some(link.header.index),
+            outer_tag_type,
             mac: mac(link).ok_or_else(not_ethernet)?,
             mtu: mtu(link).ok_or_else(not_ethernet)?,
             up,
@@ -109,10 +125,11 @@ fn mtu(link: &LinkMessage) -> Option<u32> {
         })
 }
 
-/// The interface below a VLAN sub-interface and its VLAN identifier; `None` for other links, and
-/// for one whose lower interface is in another namespace, where the index means another one.
-fn vlan_over(link: &LinkMessage) -> Option<(u32, u16)> {
-    let (mut below, mut id, mut is_vlan) = (None, None, false);
+/// The interface below a VLAN sub-interface, its VLAN identifier and the EtherType of its tag, if the
+/// kernel tells; `None` for other links, and for one whose lower interface is in another namespace,
+/// where the index means another one.
+fn vlan_over(link: &LinkMessage) -> Option<(u32, u16, Option<u16>)> {
+    let (mut below, mut id, mut tag_type, mut is_vlan) = (None, None, None, false);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::Link(index) => below = Some(*index),
@@ -122,10 +139,18 @@ fn vlan_over(link: &LinkMessage) -> Option<(u32, u16)> {
                     match info {
                         LinkInfo::Kind(kind) => is_vlan = *kind == InfoKind::Vlan,
                         LinkInfo::Data(InfoData::Vlan(data)) => {
-                            id = data.iter().find_map(|data| match data {
-                                InfoVlan::Id(id) => Some(*id),
-                                _ => None,
-                            });
+                            for data in data {
+                                match data {
+                                    InfoVlan::Id(vlan) => id = Some(*vlan),
+                                    InfoVlan::Protocol(VlanProtocol::Ieee8021Q) => {
+                                        tag_type = Some(TYPE_VLAN);
+                                    }
+                                    InfoVlan::Protocol(VlanProtocol::Ieee8021Ad) => {
+                                        tag_type = Some(TYPE_SERVICE_VLAN);
+                                    }
+                                    _ => {}
+                                }
+                            }
                         }
                         _ => {}
                     }
@@ -134,7 +159,7 @@ fn vlan_over(link: &LinkMessage) -> Option<(u32, u16)> {
             _ => {}
         }
     }
-    is_vlan.then_some((below?, id?))
+    is_vlan.then_some((below?, id?, tag_type))
 }
 
 /// The addresses packets may be for. One that duplicate address detection has not passed is not
@@ -207,6 +232,7 @@ mod tests {
         MirrorConfig {
             interface: interface.into(),
             vlans: vlans.into(),
+            vlan_optional: false,
             route_limit: 10,
         }
     }
@@ -224,7 +250,7 @@ mod tests {
         let find = |vlans: &[u16]| Interface::find(&links, &config("eth0", vlans), None);
         let index = |vlans: &[u16]| {
             find(vlans)
-                .map(|found| (found.parent, found.index))
+                .map(|found| (found.parent, found.index.unwrap()))
                 .unwrap()
         };
         assert_eq!(index(&[]), (10, 10));
@@ -241,6 +267,44 @@ mod tests {
             error.to_string().contains("ip link add link eth0.9"),
             "{error}"
         );
+    }
+
+    /// Where services own all their addresses, the kernel need not know the VLAN.
+    #[test]
+    fn a_vlan_without_sub_interface_may_do() {
+        let optional = |vlans: &[u16]| MirrorConfig {
+            vlan_optional: true,
+            ..config("eth0", vlans)
+        };
+        let links = [ethernet(10, "eth0", 1), vlan(11, "eth0.7", 10, 7)];
+        let find = |vlans: &[u16]| Interface::find(&links, &optional(vlans), None).unwrap();
+        assert_eq!((find(&[9]).parent, find(&[9]).index), (10, None));
+        assert_eq!(find(&[9]).mac, [2, 0, 0, 0, 0, 1], "the parent's");
+        // What there is of the way is followed.
+        assert_eq!(find(&[7]).index, Some(11));
+        assert_eq!((find(&[7, 9]).index, find(&[7, 9]).mac[5]), (None, 11));
+    }
+
+    #[test]
+    fn the_type_of_the_outer_tag_is_taken_over() {
+        let tag = |mut link: LinkMessage, protocol| {
+            let data = InfoData::Vlan(vec![InfoVlan::Id(7), InfoVlan::Protocol(protocol)]);
+            let infos = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)];
+            link.attributes.push(LinkAttribute::LinkInfo(infos));
+            link.attributes.push(LinkAttribute::Link(10));
+            link
+        };
+        for (protocol, tag_type) in [
+            (VlanProtocol::Ieee8021Q, TYPE_VLAN),
+            (VlanProtocol::Ieee8021Ad, TYPE_SERVICE_VLAN),
+        ] {
+            let outer = tag(ethernet(11, "outer", 2), protocol);
+            let links = [ethernet(10, "eth0", 1), outer, vlan(12, "inner", 11, 9)];
+            for vlans in [&[7][..], &[7, 9]] {
+                let found = Interface::find(&links, &config("eth0", vlans), None).unwrap();
+                assert_eq!(found.outer_tag_type, Some(tag_type), "{vlans:?}");
+            }
+        }
     }
 
     #[test]

@@ -111,8 +111,15 @@ pub(super) struct Read {
 
 /// Reads the addresses and routes of `interface`.
 pub(super) async fn read(dumper: &Dumper, interface: Interface) -> Result<Read, MirrorError> {
-    let addresses = interface::addresses(&dumper.addresses(interface.index).await?);
-    let routes = routes::routes(&dumper.routes().await?, interface.index);
+    let Some(index) = interface.index else {
+        return Ok(Read {
+            interface,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+        });
+    };
+    let addresses = interface::addresses(&dumper.addresses(index).await?);
+    let routes = routes::routes(&dumper.routes().await?, index);
     Ok(Read {
         interface,
         addresses,
@@ -127,6 +134,7 @@ impl Read {
                 Interface {
                     parent: _,
                     index: _,
+                    outer_tag_type: _,
                     mac,
                     mtu,
                     up,
@@ -150,6 +158,7 @@ fn route_table(mut routes: Vec<Route>, config: &MirrorConfig) -> RouteTable {
     let MirrorConfig {
         interface,
         vlans: _,
+        vlan_optional: _,
         route_limit,
     } = config;
     if routes.len() > *route_limit {
@@ -271,6 +280,14 @@ impl Mirror {
         self.current.as_ref().map(|read| read.interface.parent)
     }
 
+    /// EtherType of the outer VLAN tag of the sub-interface's frames; `None` where there is none.
+    #[must_use]
+    pub fn outer_tag_type(&self) -> Option<u16> {
+        self.current
+            .as_ref()
+            .and_then(|read| read.interface.outer_tag_type)
+    }
+
     /// How many neighbours are known.
     #[must_use]
     pub fn neighbors(&self) -> usize {
@@ -368,7 +385,7 @@ impl Mirror {
         let ours = self
             .current
             .as_ref()
-            .is_some_and(|r| r.interface.index == message.header.ifindex);
+            .is_some_and(|r| r.interface.index == Some(message.header.ifindex));
         let news = ours.then(|| neighbors::news(message, deleted)).flatten();
         let update = news.and_then(|(address, news)| self.neighbors.apply(address, news));
         if let Some(update) = update {
@@ -382,7 +399,7 @@ impl Mirror {
         address: IpAddr,
         out: &mpsc::Sender<MirrorEvent>,
     ) -> Result<(), Stop> {
-        let Some(current) = &self.current else {
+        let Some(index) = self.current.as_ref().and_then(|read| read.interface.index) else {
             return Ok(());
         };
         if !neighbors::can_be_neighbor(address) {
@@ -393,7 +410,7 @@ impl Mirror {
                 .await?;
         }
         if self.request_limit.admit(address, Instant::now()) {
-            self.dumper.use_neighbor(current.interface.index, address)?;
+            self.dumper.use_neighbor(index, address)?;
         }
         Ok(())
     }
@@ -447,7 +464,13 @@ impl Mirror {
             Err(error) => return Err(error.into()),
         };
         let same = |interface: &Interface, read: &Read| {
-            (interface.parent, interface.index) == (read.interface.parent, read.interface.index)
+            let (new, old) = (interface, &read.interface);
+            // A sub-interface that comes where none was needed adds to what there is, one that goes
+            // takes away; but frames are made with tags of the type they had at the start.
+            let comes_or_goes = new.index.is_some() != old.index.is_some();
+            let same_tags =
+                new.outer_tag_type.is_none() || new.outer_tag_type == old.outer_tag_type;
+            new.parent == old.parent && (new.index == old.index || (comes_or_goes && same_tags))
         };
         let other = match (&found, &self.current) {
             (Some(interface), Some(read)) => !same(interface, read),
@@ -465,7 +488,8 @@ impl Mirror {
             return Ok(());
         };
         let read = read(&self.dumper, interface).await?;
-        let is_new = self.current.is_none();
+        let known = self.current.as_ref().map(|known| known.interface.index);
+        let is_new = known != Some(read.interface.index);
         if self.current.as_ref() != Some(&read) {
             let state = read.link_state(&self.config);
             self.current = Some(read);
@@ -485,10 +509,10 @@ impl Mirror {
 
     /// Reads all neighbours; returns what differs from what was known.
     async fn read_neighbors(&mut self) -> Result<Vec<NeighborUpdate>, MirrorError> {
-        let Some(current) = &self.current else {
-            return Ok(Vec::new());
+        let Some(index) = self.current.as_ref().and_then(|read| read.interface.index) else {
+            return Ok(self.neighbors.replace(&[]));
         };
-        let table = self.dumper.neighbors(current.interface.index).await?;
+        let table = self.dumper.neighbors(index).await?;
         let table: Vec<_> = table
             .iter()
             .filter_map(|message| neighbors::news(message, false))

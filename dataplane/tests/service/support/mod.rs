@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often something is looked at that does not announce itself.
-const POLL: Duration = Duration::from_millis(10);
+pub(crate) const POLL: Duration = Duration::from_millis(10);
 
 /// Looks until `look` finds something, at most [`PATIENCE`].
 #[track_caller]
