@@ -89,6 +89,7 @@ counters! {
         Ipv6Option = "ipv6_option", "An unknown IPv6 option that asks to be discarded.";
         Ipv6RoutingHeader = "ipv6_routing_header", "An IPv6 routing header with segments left.";
         Ipv6SourceInvalid = "ipv6_source_invalid", "An IPv6 source that no host may use: multicast, unspecified, loopback, mapped.";
+        IpInGroupFrame = "ip_in_group_frame", "A packet for an address of ours alone in a frame for everybody: not to be answered (RFC 1122 section 3.3.6). A switch or a broken host made it so.";
         IpNotLocal = "ip_not_local", "The destination address is not ours.";
         IpProtocolUnknown = "ip_protocol_unknown", "A protocol nobody here speaks.";
         FragmentMalformed = "fragment_malformed", "A fragment with an impossible offset or length.";

@@ -7,7 +7,7 @@ use stack::counters::{DropReason, Event};
 use stack::frame::{Frame, FramePool, Stamps};
 use stack::heap::HeapPool;
 use stack::link::NeighborUpdate;
-use stack::wire::{icmpv4, icmpv6, ipv4, ipv6, protocol};
+use stack::wire::{icmpv4, icmpv6, ipv4, ipv6, ndp, protocol};
 use stack::{Config, Handoff, Origin};
 use std::net::{IpAddr, SocketAddr};
 use support::*;
@@ -583,6 +583,67 @@ fn what_lies_is_dropped_for_its_reason() {
     assert_eq!(reason(not_ours), [("ip_not_local", 1)]);
 }
 
+/// RFC 1122 §3.3.6: nor is it answered.
+#[test]
+fn a_packet_for_us_alone_in_a_frame_for_everybody_is_dropped() {
+    let mut ping = vec![0; 8];
+    icmpv4::emit(&mut ping, 0, icmpv4::kind::ECHO_REQUEST, 0, [0; 4], 0).unwrap();
+    let mut ping6 = vec![0; 8];
+    let ends = (PEER_V6, OWN_V6);
+    icmpv6::emit(
+        &mut ping6,
+        0,
+        ends,
+        (icmpv6::kind::ECHO_REQUEST, 0),
+        [0; 4],
+        0,
+    )
+    .unwrap();
+    let (own, own6): (IpAddr, IpAddr) = (OWN_V4.into(), OWN_V6.into());
+    let (peer, peer6): (IpAddr, IpAddr) = (PEER_V4.into(), PEER_V6.into());
+    let solicitation = ndp::Repr::Solicitation {
+        target: OWN_V6,
+        source_mac: Some(PEER_MAC),
+    };
+    let mut ask = vec![0; ndp::LEN_WITH_OPTION];
+    solicitation.emit(&mut ask, 0, PEER_V6, OWN_V6).unwrap();
+    let mut ask = ip_packet(peer6, own6, protocol::ICMPV6, &ask);
+    ask[14 + 7] = ndp::HOP_LIMIT;
+    let packets = [
+        udp_packet(v4(PEER_V4, 4000), v4(OWN_V4, 7), b"x"),
+        udp_packet(v6(PEER_V6, 4000), v6(OWN_V6, 7), b"x"),
+        udp_packet(v4(PEER_V4, 4000), v4(OWN_V4, 9), b"nobody"),
+        udp_packet(v6(PEER_V6, 4000), v6(OWN_V6, 9), b"nobody"),
+        ip_packet(peer, own, protocol::ICMPV4, &ping),
+        ip_packet(peer6, own6, protocol::ICMPV6, &ping6),
+        ask,
+    ];
+    for group in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]] {
+        for mut packet in packets.clone() {
+            let mut host = Host::new(Config::default());
+            let socket = host.bind("[::]:7");
+            packet[..6].copy_from_slice(&group);
+            host.receive(&packet);
+            assert_eq!(host.drops(), [("ip_in_group_frame", 1)], "{packet:02x?}");
+            assert_eq!(host.echo(socket), 0);
+            assert!(host.sent().is_empty());
+        }
+        // What is for everybody is for nobody here.
+        let mut host = Host::new(Config::default());
+        host.bind("[::]:7");
+        for address in ["192.0.2.255", "255.255.255.255", "224.0.0.1", "ff02::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let from = if address.is_ipv4() { peer } else { peer6 };
+            let (from, to) = (SocketAddr::new(from, 4000), SocketAddr::new(address, 7));
+            let mut packet = udp_packet(from, to, b"x");
+            packet[..6].copy_from_slice(&group);
+            host.receive(&packet);
+        }
+        assert_eq!(host.drops(), [("ip_not_local", 4)]);
+        assert!(host.sent().is_empty());
+    }
+}
+
 /// RFC 768: a sender that wants no reply may leave its port open.
 #[test]
 fn a_datagram_without_a_source_port_is_delivered_and_not_answered() {
@@ -741,6 +802,29 @@ fn a_packet_too_big_lowers_the_path_mtu_of_both_versions() {
         assert_eq!(error.remote, peer);
     }
     assert_eq!(host.drops(), []);
+}
+
+/// Who forges one can say what he likes about our packet, but not about our link.
+#[test]
+fn a_packet_too_big_that_makes_no_sense_changes_nothing() {
+    for (peer, ours, mtus) in [
+        (v4(PEER_V4, 4000), v4(OUR_V4, 7), &[1501, 9000][..]),
+        (v6(PEER_V6, 4000), v6(OUR_V6, 7), &[1501, 9000, 1279, 0]),
+    ] {
+        let mut host = Host::new(Config::default());
+        let socket = host.bind("[::]:7");
+        // What it quotes says to be as long as can be.
+        let mut quoted = udp_packet(ours, peer, &[5; 100])[14..].to_vec();
+        let at = if peer.is_ipv4() { 2 } else { 4 };
+        quoted[at..at + 2].fill(0xff);
+        for mtu in mtus {
+            host.receive(&too_big(peer.ip(), ours.ip(), *mtu, &quoted));
+        }
+        let refused = host.stack.events().get(Event::PathMtuRefused);
+        assert_eq!(refused, mtus.len() as u64);
+        assert_eq!(host.stack.udp_take_error(socket), None);
+        assert!(host.stack.next_handoff().is_none());
+    }
 }
 
 fn too_big(router: IpAddr, to: IpAddr, mtu: u16, quoted: &[u8]) -> Vec<u8> {

@@ -52,7 +52,7 @@ pub enum TooBigOutcome {
     /// It is no news: the packet was sent before the path's MTU was lowered.
     NotLower,
     /// It makes no sense: the packet was not longer than what it says the path carries, or shorter
-    /// than any packet.
+    /// than any packet; or the path carries more than its first hop, where the packet never was.
     Absurd,
     /// It claims less than IPv6 guarantees, and is to be ignored (RFC 8201 §4).
     BelowMinimum,
@@ -137,7 +137,8 @@ impl<I: Ip> PathMtuCache<I> {
             packet_len,
         } = message;
         let header_len = u32::try_from(I::HEADER_BYTES).unwrap_or(0);
-        if packet_len < header_len || next_hop_mtu >= packet_len {
+        let absurd = next_hop_mtu >= packet_len || next_hop_mtu > first_hop_mtu;
+        if packet_len < header_len || absurd {
             return TooBigOutcome::Absurd;
         }
         let found = self.find(destination);
@@ -321,8 +322,12 @@ mod tests {
         );
         // Nor does it help to lie about the packet.
         assert_eq!(
-            cache.too_big(A, big(1600, 9000), 1500, at(1)),
+            cache.too_big(A, big(1500, 9000), 1500, at(1)),
             TooBigOutcome::NotLower
+        );
+        assert_eq!(
+            cache.too_big(A, big(1501, 9000), 1500, at(1)),
+            TooBigOutcome::Absurd
         );
         assert_eq!(
             (cache.get(A), cache.generation()),
@@ -343,7 +348,7 @@ mod tests {
             lowered(1400)
         );
         assert_eq!(
-            cache.too_big(A, big(1350, 1400), 1300, at(1)),
+            cache.too_big(A, big(1300, 1400), 1300, at(1)),
             TooBigOutcome::NotLower
         );
         assert_eq!(
@@ -365,12 +370,11 @@ mod tests {
             let outcome = cache.too_big(A, message, 1500, at(0));
             assert_eq!(outcome, TooBigOutcome::Absurd, "{message:?}");
         }
-        assert!(cache.is_empty());
-        // Above what the first hop carries: no news.
-        assert_eq!(
-            cache.too_big(A, big(4000, 9000), 1500, at(0)),
-            TooBigOutcome::NotLower
-        );
+        // Above what the first hop carries, whatever it says of the packet.
+        for mtu in [1501, 4000, u32::MAX - 1] {
+            let outcome = cache.too_big(A, big(mtu, u32::MAX), 1500, at(0));
+            assert_eq!(outcome, TooBigOutcome::Absurd, "{mtu}");
+        }
         assert!(cache.is_empty());
     }
 

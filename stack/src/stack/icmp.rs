@@ -6,7 +6,7 @@ use super::version::{Header, IpStack};
 use super::{Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{IpAddress, Ipv4, Ipv6};
+use crate::ip::address::{Ipv4, Ipv6};
 use crate::ip::path_mtu::{TooBig, TooBigOutcome};
 use crate::link::AddressOwner;
 use crate::socket::demux::Target;
@@ -161,17 +161,18 @@ impl<P: FramePool> Stack<P> {
         let target = I::state(self).demux.lookup(local, local_port);
         let target = target.ok_or(DropReason::IcmpNotForUs)?;
         self.events.count(Event::IcmpErrorRx);
-        let lowered = mtu.is_some_and(|next_hop_mtu| {
+        let outcome = mtu.map(|next_hop_mtu| {
             let packet_len = u32::try_from(packet_len).unwrap_or(u32::MAX);
-            self.learn_path_mtu::<I>(
-                remote,
-                TooBig {
-                    next_hop_mtu,
-                    packet_len,
-                },
-                now,
-            )
+            let message = TooBig {
+                next_hop_mtu,
+                packet_len,
+            };
+            self.learn_path_mtu::<I>(remote, message, now)
         });
+        if let Some(TooBigOutcome::Absurd | TooBigOutcome::BelowMinimum) = outcome {
+            // RFC 8201 §4: as if it had not come. The socket does not hear of it either.
+            return Ok(Disposition::Done);
+        }
         if let Target::Socket(index) = target
             && let Some(socket) = self.udp.at_mut(index)
         {
@@ -183,23 +184,21 @@ impl<P: FramePool> Stack<P> {
             });
         }
         // RSS chose this worker by the router's address. The worker that serves the flow has to know.
-        if lowered {
+        if let Some(TooBigOutcome::Lowered(_)) = outcome {
             return Ok(Self::tell_everyone(origin));
         }
         Ok(Disposition::Done)
     }
 
-    /// Says whether the path's MTU is lower now.
     fn learn_path_mtu<I: IpStack>(
         &mut self,
         remote: I::Addr,
         message: TooBig,
         now: Instant,
-    ) -> bool {
+    ) -> TooBigOutcome {
         let first_hop_mtu = self.route_mtu::<I>(remote);
         let state = I::state(self);
         let outcome = state.path_mtus.too_big(remote, message, first_hop_mtu, now);
-        let lowered = matches!(outcome, TooBigOutcome::Lowered(_));
         match outcome {
             // Only this destination is forgotten: else forged messages would keep the cache empty.
             TooBigOutcome::Lowered(_) => {
@@ -211,7 +210,7 @@ impl<P: FramePool> Stack<P> {
                 self.events.count(Event::PathMtuRefused);
             }
         }
-        lowered
+        outcome
     }
 
     pub(super) fn expire_path_mtus(&mut self, now: Instant) {
@@ -435,9 +434,9 @@ impl<P: FramePool> Stack<P> {
 
     /// Sends an ICMP error about the packet at `meta.offset` of `data` to its source.
     ///
-    /// The caller has made sure that the packet was sent to one address of ours alone (RFC 1122
-    /// §3.2.2, RFC 4443 §2.4 (e)): errors come only from the transports' paths and the header
-    /// checks, which multicast and broadcast packets do not reach.
+    /// The caller has made sure that the packet was sent by one host and to one address of ours alone
+    /// (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)): errors come only from the transports' paths and the
+    /// header checks, which packets from or to groups and in frames for groups do not reach.
     #[cold]
     fn send_error<I: IpStack>(
         &mut self,
@@ -447,14 +446,11 @@ impl<P: FramePool> Stack<P> {
         (kind, code, rest): Message,
         now: Instant,
     ) {
-        let invalid = meta.source.is_multicast_addr()
-            || meta.source.is_unspecified_addr()
-            || meta.source.is_loopback_addr();
         // RFC 1122 §3.2.2, RFC 4443 §2.4 (e.1): no error about an error.
         if I::is_icmp_error(data, meta.offset) {
             return;
         }
-        if invalid || !self.icmp.allow::<I>(meta.source, now) {
+        if !self.icmp.allow::<I>(meta.source, now) {
             self.drops.count(DropReason::IcmpRateLimited);
             return;
         }

@@ -70,13 +70,12 @@ impl<P: FramePool> Stack<P> {
             offset,
             tos: packet.tos(),
         };
-        // RFC 1122 §3.2.1.3: discard silently what claims a source no host may have. §3.3.6: a
-        // frame sent to everybody must hold a datagram for everybody, and we take none of those.
+        // RFC 1122 §3.2.1.3: discard silently what claims a source no host may have.
         if meta.source.is_invalid_source() || self.v4.is_broadcast(meta.source) {
             return Err(DropReason::Ipv4SourceInvalid);
         }
         if !to_us {
-            return Err(DropReason::IpNotLocal);
+            return Err(self.in_group_frame(meta.destination.into()));
         }
         if packet.is_fragment() {
             return self.receive_fragment_v4(pool, frame, meta, origin, now);
@@ -113,6 +112,11 @@ impl<P: FramePool> Stack<P> {
             tos: packet.traffic_class(),
         };
         let (protocol, payload) = (packet.protocol(), packet.payload());
+        // Neighbour solicitations and advertisements do come for groups. What else does finds that
+        // no group is an address of ours.
+        if !to_us && !meta.destination.is_multicast() {
+            return Err(self.in_group_frame(meta.destination.into()));
+        }
         if protocol == protocol::ICMPV6 && packet.fragment().is_none() {
             let hop_limit = packet.hop_limit();
             return self.receive_icmpv6(pool, frame, meta, payload, hop_limit, origin, now);
@@ -141,6 +145,17 @@ impl<P: FramePool> Stack<P> {
             // makes it malformed.
             protocol::ICMPV6 => self.receive_icmpv6(pool, frame, meta, payload, 0, origin, now),
             _ => Err(self.refuse_next_header(pool, data, meta, &packet, now)),
+        }
+    }
+
+    /// Why a packet to `destination` is dropped that came in a frame for a group of stations.
+    #[cold]
+    fn in_group_frame(&self, destination: IpAddr) -> DropReason {
+        // RFC 1122 §3.3.6: a frame sent to everybody must hold a datagram for everybody; and we take
+        // none of those.
+        match self.owner_of(destination) {
+            Some(_) => DropReason::IpInGroupFrame,
+            None => DropReason::IpNotLocal,
         }
     }
 
