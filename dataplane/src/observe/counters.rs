@@ -31,8 +31,11 @@ pub struct Row {
 /// Numbers that belong together, such as the reasons for drops or the statistics of a ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// What they have in common: `drop`, `event`, `driver`, `steering`.
+    /// What they have in common: `drop`, `event`, `queue`, `steering`.
     pub name: Cow<'static, str>,
+    /// The NIC's number of the queue they are of, if they are of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
     /// Whether they only grow.
     pub kind: Kind,
     /// The numbers, in the order their owner lists them.
@@ -64,6 +67,29 @@ impl Group {
         Self::new(name, Kind::Gauge, rows)
     }
 
+    /// The same, of one queue.
+    #[must_use]
+    pub fn of_queue(self, queue: u32) -> Self {
+        Self {
+            queue: Some(queue),
+            ..self
+        }
+    }
+
+    /// What tables and JSON call it: its name, with the queue where there is one (`queue_0`).
+    #[must_use]
+    pub fn title(&self) -> Cow<'static, str> {
+        match self.queue {
+            None => self.name.clone(),
+            Some(queue) => format!("{}_{queue}", self.name).into(),
+        }
+    }
+
+    /// Whether both count the same things, in other places.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.name, self.queue) == (&other.name, other.queue)
+    }
+
     fn new<N, H>(
         name: impl Into<Cow<'static, str>>,
         kind: Kind,
@@ -83,6 +109,7 @@ impl Group {
             .collect();
         Self {
             name: name.into(),
+            queue: None,
             kind,
             rows,
         }
@@ -121,7 +148,7 @@ impl Counters {
     pub fn total(&self) -> Vec<Group> {
         let mut total: Vec<Group> = Vec::new();
         for group in self.workers.iter().flat_map(|worker| &worker.groups) {
-            match total.iter_mut().find(|have| have.name == group.name) {
+            match total.iter_mut().find(|have| have.is_like(group)) {
                 Some(have) => add(have, group),
                 None => total.push(group.clone()),
             }
@@ -177,7 +204,7 @@ impl Counters {
             write!(
                 out,
                 "{:<width$} {:>14}",
-                format!("[{}]", group.name),
+                format!("[{}]", group.title()),
                 "total"
             )?;
             for worker in workers {
@@ -190,7 +217,7 @@ impl Counters {
                     let value = worker
                         .groups
                         .iter()
-                        .find(|g| g.name == group.name)
+                        .find(|g| g.is_like(group))
                         .and_then(|g| g.get(&row.name));
                     match value {
                         Some(value) => write!(out, " {value:>14}")?,
@@ -224,7 +251,7 @@ fn by_name(groups: &[Group]) -> Value {
     };
     groups
         .iter()
-        .map(|group| (group.name.to_string(), rows(group).into()))
+        .map(|group| (group.title().into_owned(), rows(group).into()))
         .collect::<Map<_, _>>()
         .into()
 }

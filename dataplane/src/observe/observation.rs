@@ -80,6 +80,12 @@ pub struct WorkerInfo {
     pub core: Option<usize>,
     /// The queues it serves.
     pub queues: Vec<u32>,
+    /// Whether its packet memory is on huge pages.
+    pub huge_pages: bool,
+    /// Whether the kernel says when it must be woken (`XDP_USE_NEED_WAKEUP`).
+    pub need_wakeup: bool,
+    /// Whether it runs the NIC's receive work itself (`SO_PREFER_BUSY_POLL`).
+    pub busy_poll: bool,
     /// Whether it is running.
     pub alive: bool,
 }
@@ -192,12 +198,23 @@ impl fmt::Display for Info {
             worker,
             core,
             queues,
+            huge_pages,
+            need_wakeup,
+            busy_poll,
             alive,
         } in workers
         {
+            let on = |on: &bool| if *on { "on" } else { "off" };
             let core = core.map_or("any core".into(), |core| format!("core {core}"));
             let state = if *alive { "" } else { ", dead" };
-            writeln!(f, "worker {worker}   {core}, queues {queues:?}{state}")?;
+            writeln!(
+                f,
+                "worker {worker}   {core}, queues {queues:?}, huge pages {}, need_wakeup {}, \
+                 busy polling {}{state}",
+                on(huge_pages),
+                on(need_wakeup),
+                on(busy_poll)
+            )?;
         }
         for service in services {
             let ServiceInfo {

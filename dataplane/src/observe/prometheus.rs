@@ -12,7 +12,7 @@ use prometheus_client::{
     metrics::MetricType,
     registry::{Registry, Unit},
 };
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// What an HTTP answer with these metrics calls itself.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -151,35 +151,50 @@ fn count(n: usize) -> f64 {
     n as f64
 }
 
-/// One metric for each name, with a `worker` label where workers count by themselves.
+/// The samples of one metric.
+struct Family<'a> {
+    help: &'a str,
+    kind: Kind,
+    /// Labels and values.
+    samples: Vec<(Vec<(&'static str, String)>, u64)>,
+}
+
+/// One metric for each name, with a `worker` label where workers count by themselves and a `queue`
+/// label where they count for each of their queues.
 fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -> fmt::Result {
     let Counters { workers, shared } = counters;
-    for Group { name, kind, rows } in counters.total() {
-        let is_shared = shared.iter().any(|group| group.name == name);
+    let of_workers = workers.iter().flat_map(|worker| {
+        let groups = worker.groups.iter();
+        groups.map(|group| (Some(worker.worker), group))
+    });
+    let groups = of_workers.chain(shared.iter().map(|group| (None, group)));
+    let mut families: BTreeMap<String, Family<'_>> = BTreeMap::new();
+    for (worker, group) in groups {
+        let Group {
+            name,
+            queue,
+            kind,
+            rows,
+        } = group;
+        let worker = worker.map(|worker| ("worker", worker.to_string()));
+        let queue = queue.map(|queue| ("queue", queue.to_string()));
+        let labels: Vec<_> = worker.into_iter().chain(queue).collect();
         for Row {
             name: row,
             help,
             value,
         } in rows
         {
-            let metric = metric_name(&name, &row);
-            let values: Vec<(Option<usize>, u64)> = if is_shared {
-                vec![(None, value)]
-            } else {
-                let of = |groups: &[Group]| {
-                    let group = groups.iter().find(|group| group.name == name)?;
-                    group
-                        .rows
-                        .iter()
-                        .find(|have| have.name == row)
-                        .map(|row| row.value)
-                };
-                let each = workers.iter().map(|w| (Some(w.worker), of(&w.groups)));
-                each.filter_map(|(worker, value)| Some((worker, value?)))
-                    .collect()
-            };
-            encode_family(encoder, &metric, &help, kind, &values)?;
+            let family = families.entry(metric_name(name, row)).or_insert(Family {
+                help,
+                kind: *kind,
+                samples: Vec::new(),
+            });
+            family.samples.push((labels.clone(), *value));
         }
+    }
+    for (name, family) in &families {
+        encode_family(encoder, name, family)?;
     }
     Ok(())
 }
@@ -187,22 +202,23 @@ fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -> 
 fn encode_family(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
-    help: &str,
-    kind: Kind,
-    values: &[(Option<usize>, u64)],
+    family: &Family<'_>,
 ) -> fmt::Result {
+    let Family {
+        help,
+        kind,
+        samples,
+    } = family;
     let metric_type = match kind {
         Kind::Counter => MetricType::Counter,
         Kind::Gauge => MetricType::Gauge,
     };
-    let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
-    for (worker, value) in values {
-        match worker {
-            None => encode_value(&mut family, kind, *value)?,
-            Some(worker) => {
-                let labels = [("worker", worker.to_string())];
-                encode_value(&mut family.encode_family(&labels)?, kind, *value)?;
-            }
+    let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+    for (labels, value) in samples {
+        if labels.is_empty() {
+            encode_value(&mut metric, *kind, *value)?;
+        } else {
+            encode_value(&mut metric.encode_family(labels)?, *kind, *value)?;
         }
     }
     Ok(())
@@ -324,6 +340,8 @@ mod tests {
             groups: vec![
                 Group::counters("event", [("frame_rx", "Frames received.", rx)]),
                 Group::gauges("ring", [("fill-free", "Free slots.", 7u64)]),
+                Group::counters("queue", [("rx", "Received.", rx + 1)]).of_queue(4),
+                Group::counters("queue", [("rx", "Received.", rx + 2)]).of_queue(6),
             ],
         };
         Observation {
@@ -366,6 +384,13 @@ mod tests {
         has(&text, "dataplane_event_frame_rx_total{worker=\"1\"} 32");
         has(&text, "dataplane_ring_fill_free{worker=\"1\"} 7");
         has(&text, "dataplane_steering_to_socket_total 42");
+        for line in [
+            "dataplane_queue_rx_total{worker=\"0\",queue=\"4\"} 11",
+            "dataplane_queue_rx_total{worker=\"0\",queue=\"6\"} 12",
+            "dataplane_queue_rx_total{worker=\"1\",queue=\"6\"} 34",
+        ] {
+            has(&text, line);
+        }
         has(&text, "dataplane_link_up 1.0");
         has(&text, "dataplane_neighbors 3.0");
         let info = text

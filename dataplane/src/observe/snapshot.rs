@@ -16,10 +16,8 @@
 use crate::observe::latency::WorkerLatency;
 use crossbeam::queue::ArrayQueue;
 use hdrhistogram::CreationError;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// How often the control plane looks whether a worker has answered. Workers answer within a turn,
 /// which is microseconds when busy; when asleep, within their idle policy's longest sleep.
@@ -124,22 +122,11 @@ impl<C: Clone> Collector<C> {
         true
     }
 
-    /// Asks and waits for the answer, at most `patience`. `false` if the worker did not answer in
-    /// time: then the totals are those of the last answer, and a late one is taken in next time.
-    pub async fn refresh(&mut self, patience: Duration) -> bool {
-        // An answer that came too late last time belongs into the totals, but is not fresh.
+    /// Asks for an answer that is fresh: one that came too late last time belongs into the totals, and
+    /// is taken in first. [`answers`] waits for it.
+    pub fn ask_again(&mut self) {
         self.take();
         self.ask();
-        let deadline = Instant::now() + patience;
-        loop {
-            if self.take() {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
     }
 
     /// Takes in what a worker left when it ended.
@@ -157,6 +144,26 @@ impl<C: Clone> Collector<C> {
     /// Everything recorded up to the last answer.
     pub fn latency(&self) -> &WorkerLatency {
         &self.latency
+    }
+}
+
+/// Waits for the answers of all these workers, which were asked, at most `patience` for all of them
+/// together. Says of each whether it came: if not, the totals are those of its last answer, and a
+/// late one is taken in next time.
+pub async fn answers<C: Clone>(
+    collectors: &mut [&mut Collector<C>],
+    patience: Duration,
+) -> Vec<bool> {
+    let mut answered = vec![false; collectors.len()];
+    let deadline = Instant::now() + patience;
+    loop {
+        for (collector, answered) in collectors.iter_mut().zip(&mut answered) {
+            *answered = *answered || collector.take();
+        }
+        if answered.iter().all(|answered| *answered) || Instant::now() >= deadline {
+            return answered;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -204,15 +211,39 @@ mod tests {
         );
     }
 
+    async fn refresh<C: Clone>(collector: &mut Collector<C>, patience: Duration) -> bool {
+        collector.ask_again();
+        answers(&mut [collector], patience).await[0]
+    }
+
+    /// However many are silent, they are waited for once.
+    #[tokio::test(start_paused = true)]
+    async fn silent_workers_cost_patience_once_all_together() {
+        let mut ends: Vec<_> = (0..50).map(|_| exchange(0u64, 2).unwrap()).collect();
+        for (collector, ..) in &mut ends {
+            collector.ask_again();
+        }
+        let (_, publisher, latency) = &mut ends[7];
+        assert!(publisher.publish(&1, latency));
+        let mut collectors: Vec<_> = ends.iter_mut().map(|(collector, ..)| collector).collect();
+        let patience = Duration::from_millis(100);
+        let begun = Instant::now();
+        let answered = answers(&mut collectors, patience).await;
+        // Simulated time: nothing but the waiting takes any.
+        assert!((patience..2 * patience).contains(&begun.elapsed()));
+        let those: Vec<_> = (0..50).filter(|index| answered[*index]).collect();
+        assert_eq!(those, [7]);
+    }
+
     #[tokio::test]
     async fn a_silent_worker_costs_patience_and_loses_nothing() {
         let (mut collector, mut publisher, mut latency) = exchange(0u64, 2).unwrap();
         latency.record(Stage::Whole, 1);
-        assert!(!collector.refresh(Duration::from_millis(2)).await);
+        assert!(!refresh(&mut collector, Duration::from_millis(2)).await);
         // The answer comes late, and more happens after it.
         assert!(publisher.publish(&7, &mut latency));
         latency.record(Stage::Whole, 2);
-        assert!(!collector.refresh(Duration::from_millis(2)).await);
+        assert!(!refresh(&mut collector, Duration::from_millis(2)).await);
         assert_eq!(*collector.counters(), 7);
         assert!(publisher.publish(&8, &mut latency));
         assert!(collector.take());
@@ -233,7 +264,7 @@ mod tests {
             turns
         });
         for _ in 0..20 {
-            assert!(collector.refresh(Duration::from_secs(20)).await);
+            assert!(refresh(&mut collector, Duration::from_secs(20)).await);
             // Counter and histogram were taken in the same turn.
             assert_eq!(
                 collector.latency().stage(Stage::Whole).len(),

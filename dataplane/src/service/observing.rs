@@ -6,6 +6,7 @@ use crate::observe::counters::{Counters, Group, WorkerCounters as WorkerGroups};
 use crate::observe::observation::{
     Info, InterfaceInfo, ModeInfo, Observation, ServiceInfo, WorkerHistograms, WorkerInfo,
 };
+use crate::observe::snapshot;
 use crate::steering::{AttachMode, ProgramCost, RunStats, Steering};
 use crate::worker::WorkerCounters;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,12 +17,9 @@ const PATIENCE: Duration = Duration::from_millis(1200);
 impl Service {
     /// Everything, fresh from the workers.
     pub(super) async fn observe(&mut self) -> Observation {
-        for worker in &mut self.workers {
-            worker.collector.ask();
-            worker.commander.wake();
-        }
-        for worker in &mut self.workers {
-            if !worker.collector.refresh(PATIENCE).await {
+        let answered = self.ask_all(PATIENCE).await;
+        for (worker, answered) in self.workers.iter().zip(answered) {
+            if !answered {
                 tracing::warn!("worker {} did not answer in time", worker.index);
             }
         }
@@ -31,18 +29,34 @@ impl Service {
     /// Waits until every worker has carried out what it was told so far.
     pub(super) async fn settle(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        for worker in &mut self.workers {
-            while !worker.has_settled() {
-                if Instant::now() >= deadline {
-                    tracing::warn!("worker {} is slow to obey", worker.index);
-                    break;
-                }
-                worker.flush_backlog();
-                worker.collector.ask();
-                worker.commander.wake();
-                worker.collector.refresh(PATIENCE).await;
+        loop {
+            let unsettled = || self.workers.iter().filter(|worker| !worker.has_settled());
+            if unsettled().next().is_none() {
+                return;
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                for worker in unsettled() {
+                    tracing::warn!("worker {} is slow to obey", worker.index);
+                }
+                return;
+            }
+            for worker in &mut self.workers {
+                worker.flush_backlog();
+            }
+            self.ask_all(left).await;
         }
+    }
+
+    /// Asks all workers at once and waits for their answers, at most `patience` for all of them. Says
+    /// which have answered.
+    async fn ask_all(&mut self, patience: Duration) -> Vec<bool> {
+        for worker in &mut self.workers {
+            worker.collector.ask_again();
+            worker.commander.wake();
+        }
+        let collectors = self.workers.iter_mut().map(|worker| &mut worker.collector);
+        snapshot::answers(&mut collectors.collect::<Vec<_>>(), patience).await
     }
 
     /// Everything as it was last told.
@@ -130,6 +144,9 @@ impl Service {
                     worker: worker.index,
                     core: Some(worker.core),
                     queues: worker.report.queues.clone(),
+                    huge_pages: worker.report.huge_pages,
+                    need_wakeup: worker.report.need_wakeup,
+                    busy_poll: worker.report.busy_poll,
                     alive: worker
                         .thread
                         .as_ref()
@@ -324,7 +341,7 @@ fn queue_group(queue: &crate::driver::QueueStatistics) -> Group {
             tx_ring_empty_descs,
         ),
     ];
-    Group::counters(format!("queue_{queue_id}"), rows)
+    Group::counters("queue", rows).of_queue(queue_id)
 }
 
 fn mac(mac: stack::link::MacAddr) -> String {

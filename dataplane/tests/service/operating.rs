@@ -166,7 +166,17 @@ fn every_command_answers_people_and_machines() {
         assert_eq!(done.stderr, "", "{command}");
         done.stdout
     };
-    assert_says(&said("info"), &["dp0", "veth", "copy", "echo"]);
+    assert_says(
+        &said("info"),
+        &[
+            "dp0",
+            "veth",
+            "copy",
+            "echo",
+            "need_wakeup on",
+            "busy polling off",
+        ],
+    );
     assert_says(&said("stats"), &["udp_rx", "Datagrams sent"]);
     assert!(!said("stats").contains("udp_queue_full"));
     assert_says(&said("stats --verbose"), &["udp_queue_full"]);
