@@ -743,6 +743,51 @@ fn an_unknown_neighbour_is_asked_for_and_the_answer_goes_to_the_sender_meanwhile
     assert_eq!(host.sent()[0][..6], mac);
 }
 
+/// The kernel does not see our packets: it is told every 15 s which neighbours are in use, however many
+/// share a place among the cached next hops, and however often it speaks of them itself.
+#[test]
+fn the_kernel_is_asked_to_look_after_every_neighbour_in_use() {
+    let mut host = Host::new(Config::default());
+    let socket = host.bind("[::]:7");
+    let peer = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let v4 = IpAddr::from([192, 0, 2, low]);
+        let v6 = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 1, 0, 0, n));
+        ([2, 0, 0, 1, high, low], if n < 60 { v4 } else { v6 })
+    };
+    let mut asked = std::collections::BTreeMap::new();
+    for second in 0..=50 {
+        for n in 20..320 {
+            let (mac, address) = peer(n);
+            // The kernel repeats itself.
+            if second % 5 == 0 {
+                let known = NeighborUpdate::Set { address, mac };
+                host.stack.set_neighbor(&mut host.pool, known);
+            }
+            let to: IpAddr = if address.is_ipv4() {
+                OUR_V4.into()
+            } else {
+                OUR_V6.into()
+            };
+            let (from, to) = (SocketAddr::new(address, 4000), SocketAddr::new(to, 7));
+            host.receive(&udp_packet(from, to, b"x"));
+            assert_eq!(host.echo(socket), 1);
+            assert_eq!(host.sent()[0][..6], mac);
+            // Now and then nobody listens.
+            if n % 100 == 0 {
+                while let Some(wanted) = host.stack.next_wanted_neighbor() {
+                    asked.entry(wanted).or_insert(Vec::new()).push(second);
+                }
+            }
+        }
+        host.advance(1000);
+    }
+    assert_eq!(asked.len(), 300);
+    for (address, seconds) in asked {
+        assert_eq!(seconds.len(), 3, "{address}: {seconds:?}");
+    }
+}
+
 /// Only one packet may wait for a neighbour, and a datagram in fragments is several.
 #[test]
 fn an_answer_in_fragments_goes_to_the_sender_while_the_neighbour_is_unknown() {

@@ -43,6 +43,9 @@ pub use config::NeighborConfig;
 /// is known. RFC 1122 §2.3.2.1 recommends one request per second and destination.
 const ONCE_A: Duration = Duration::from_secs(1);
 
+/// Half of Linux's default time until a neighbour becomes stale (`base_reachable_time_ms`, 30 s).
+const MIRRORED_REFRESH_INTERVAL: Duration = Duration::from_secs(15);
+
 /// The states as `ip neigh` names them, and [`Mirrored`](Self::Mirrored).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeighborState {
@@ -171,6 +174,8 @@ enum State<P> {
     },
     Mirrored {
         mac: MacAddr,
+        /// When the kernel is to be asked to look after it, once it is in use.
+        refresh_at: Option<Instant>,
     },
 }
 
@@ -183,7 +188,7 @@ impl<P> State<P> {
             | Self::Stale { mac }
             | Self::Delay { mac }
             | Self::Probe { mac, .. }
-            | Self::Mirrored { mac } => Some(mac),
+            | Self::Mirrored { mac, .. } => Some(mac),
         }
     }
 
@@ -254,7 +259,7 @@ impl<I: Ip, P> NeighborCache<I, P> {
     pub fn lookup(&mut self, address: I::Addr, now: Instant) -> Option<MacAddr> {
         let slot = self.find(address)?;
         match self.slots[slot as usize].as_ref()?.state {
-            State::Mirrored { mac } => Some(mac),
+            State::Mirrored { mac, .. } => Some(mac),
             State::Incomplete { .. } => None,
             _ => self.use_own(slot, now),
         }
@@ -462,7 +467,11 @@ impl<I: Ip, P> NeighborCache<I, P> {
             return Update::NOTHING;
         }
         let Some(slot) = self.find(address) else {
-            return match self.add(address, State::Mirrored { mac }) {
+            let state = State::Mirrored {
+                mac,
+                refresh_at: None,
+            };
+            return match self.add(address, state) {
                 Some((_, evicted)) => {
                     self.generation += 1;
                     Update {
@@ -477,13 +486,34 @@ impl<I: Ip, P> NeighborCache<I, P> {
                 },
             };
         };
-        let ready = self.replace(slot, State::Mirrored { mac });
+        // That the kernel looked after it once more does not tell when it will be stale again.
+        let refresh_at = match self.entry(slot).state {
+            State::Mirrored { refresh_at, .. } => refresh_at,
+            _ => None,
+        };
+        let ready = self.replace(slot, State::Mirrored { mac, refresh_at });
         self.timers.remove(slot);
         self.resolved.remove(slot);
         Update {
             ready,
             ..Update::NOTHING
         }
+    }
+
+    /// Whether the kernel is to be asked now to look after a mirrored neighbour, which is in use: it
+    /// does not see our packets, so the neighbour goes stale there. True once every 15 seconds.
+    pub fn refresh_due(&mut self, address: I::Addr, now: Instant) -> bool {
+        let Some(slot) = self.find(address) else {
+            return false;
+        };
+        let State::Mirrored { refresh_at, .. } = &mut self.entry(slot).state else {
+            return false;
+        };
+        let due = refresh_at.is_some_and(|at| now >= at);
+        if due || refresh_at.is_none() {
+            *refresh_at = Some(now + MIRRORED_REFRESH_INTERVAL);
+        }
+        due
     }
 
     /// The kernel gave the neighbour up. What the stack resolved by itself stays. Returns a packet

@@ -59,16 +59,12 @@ pub(super) struct HopCache<I: Ip> {
 const HOPS: usize = 256;
 /// See [`HopCache`].
 const HOP_LIFETIME: Duration = Duration::from_secs(1);
-/// Half of Linux's default time until a neighbour becomes stale (`base_reachable_time_ms`, 30 s).
-const REFRESH_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy)]
 struct HopEntry<A> {
     destination: A,
     generation: u32,
     hop: Hop,
-    /// When the kernel is to be asked again whether the neighbour is there.
-    refresh_at: Instant,
 }
 
 impl<I: Ip> HopCache<I> {
@@ -82,7 +78,6 @@ impl<I: Ip> HopCache<I> {
                 mtu: 0,
                 uncut: 0,
             },
-            refresh_at: Instant::ZERO,
         };
         Self {
             entries: Box::new([empty; HOPS]),
@@ -192,24 +187,13 @@ impl<P: FramePool> Stack<P> {
         let gateway = self.gateway_of::<I>(remote)?;
         let mac = self.resolve(pool, gateway, local.into(), now)?;
         let hop = self.hop_through::<I>(mac, remote);
-        // A neighbour that we mirror goes stale in the kernel, which does not see our packets to
-        // it. While it is in use, the kernel is asked to look after it.
-        let old = &I::state(self).hops.entries[I::cache_index(remote) % HOPS];
-        let known = old.destination == remote && old.hop.mac() == mac;
-        let mut refresh_at = if known {
-            old.refresh_at
-        } else {
-            now + REFRESH_INTERVAL
-        };
-        if now >= refresh_at && self.owner_of(local.into()) == Some(AddressOwner::Kernel) {
-            self.want_neighbor(gateway);
-            refresh_at = now + REFRESH_INTERVAL;
+        if self.owner_of(local.into()) == Some(AddressOwner::Kernel) {
+            self.refresh_mirrored(gateway, now);
         }
         let entry = HopEntry {
             destination: remote,
             generation: self.hop_generation,
             hop,
-            refresh_at,
         };
         I::state(self).hops.entries[I::cache_index(remote) % HOPS] = entry;
         Ok(hop)

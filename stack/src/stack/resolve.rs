@@ -6,7 +6,7 @@
 
 use super::input::IpMeta;
 use super::version::IpStack;
-use super::{Disposition, Origin, Stack};
+use super::{Disposition, Origin, Stack, WANTED_MAX};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{IpAddress, Ipv4, Ipv6, solicited_node_multicast};
@@ -52,6 +52,19 @@ impl<P: FramePool> Stack<P> {
         }
         self.ask(pool, ask, address.into(), local);
         Err(DropReason::TxNeighborUnresolved)
+    }
+
+    /// Asks the kernel to look after a neighbour in use that we mirror, if it is time.
+    pub(super) fn refresh_mirrored(&mut self, neighbor: IpAddr, now: Instant) {
+        // Without room for the question it is asked later.
+        let due = self.wanted.len() < WANTED_MAX
+            && match neighbor {
+                IpAddr::V4(address) => self.v4.neighbors.refresh_due(address, now),
+                IpAddr::V6(address) => self.v6.neighbors.refresh_due(address, now),
+            };
+        if due {
+            self.want_neighbor(neighbor);
+        }
     }
 
     fn ask(&mut self, pool: &mut P, ask: Ask, neighbor: IpAddr, local: IpAddr) {
