@@ -56,7 +56,10 @@ pub fn neighbor(data: &[u8]) {
                     }
                 }
             }
-            3 => returned.extend(cache.inquire(address, owner, now).1),
+            3 => match cache.inquire(address, owner, now) {
+                Some((_, evicted)) => returned.extend(evicted),
+                None => assert_eq!(mirrored.len(), config.capacity),
+            },
             4 | 5 => {
                 let update = match what % 10 {
                     4 => cache.learn(address, mac, now),

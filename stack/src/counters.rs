@@ -119,6 +119,7 @@ counters! {
         TxNoRoute = "tx_no_route", "No route to the destination through our interface.";
         TxNoSource = "tx_no_source", "The address to send from is not ours, or no longer.";
         TxNeighborUnresolved = "tx_neighbor_unresolved", "The next hop's Ethernet address is not known yet, and another packet already waits for it.";
+        TxNeighborTableFull = "tx_neighbor_table_full", "The next hop's Ethernet address is not known, and the table is full of neighbours that the kernel knows: raise limits.neighbors.";
         TxNeighborFailed = "tx_neighbor_failed", "The next hop does not answer ARP or neighbour solicitations.";
         TxNoFrame = "tx_no_frame", "No free frame to send with: raise rings.frames.";
         TxQueueFull = "tx_queue_full", "The egress queue is full: the NIC does not keep up.";

@@ -743,6 +743,101 @@ fn an_unknown_neighbour_is_asked_for_and_the_answer_goes_to_the_sender_meanwhile
     assert_eq!(host.sent()[0][..6], mac);
 }
 
+/// RFC 3493 §3.7: a dual-stack socket says mapped addresses for IPv4, and one of IPv6 alone has no way
+/// there.
+#[test]
+fn mapped_addresses_are_for_dual_stack_sockets() {
+    let mapped = |address: std::net::Ipv4Addr, port| v6(address.to_ipv6_mapped(), port);
+    let bind = |local: &str, v6only| stack::socket::bind::Bind {
+        local: local.parse().unwrap(),
+        v6only,
+    };
+    let mut host = Host::new(Config::default());
+    for bind in [
+        bind("[::]:7", false),
+        bind("[::ffff:192.0.2.9]:8", false),
+        bind("[::]:9", true),
+        bind("0.0.0.0:10", false),
+    ] {
+        host.stack.udp_bind(bind, 1).unwrap();
+    }
+    let mut send = |local, remote| {
+        let to = stack::SendTo {
+            local,
+            remote,
+            tos: 0,
+        };
+        let result = host.stack.udp_send(&mut host.pool, to, b"x", host.now);
+        let sent = host.sent();
+        assert_eq!(sent.len(), usize::from(result.is_ok()));
+        match result {
+            Ok(()) => Ok(read_udp(&sent[0])),
+            Err(stack::SendError(reason)) => Err(reason.name()),
+        }
+    };
+    let peer = v4(PEER_V4, 4000);
+    let sent = |local| Ok((local, peer, b"x".to_vec()));
+    let far = mapped(PEER_V4, 4000);
+    assert_eq!(send(mapped(OUR_V4, 7), far), sent(v4(OUR_V4, 7)));
+    assert_eq!(send(v4(OUR_V4, 7), far), sent(v4(OUR_V4, 7)));
+    assert_eq!(send(mapped(OWN_V4, 7), peer), sent(v4(OWN_V4, 7)));
+    assert_eq!(send(mapped(OWN_V4, 8), far), sent(v4(OWN_V4, 8)));
+    // From an address of IPv6; where nobody is; of IPv6 alone; of IPv4 alone.
+    for local in [
+        v6(OUR_V6, 7),
+        mapped(OUR_V4, 8),
+        mapped(OUR_V4, 9),
+        mapped(OUR_V4, 10),
+    ] {
+        assert_eq!(send(local, far), Err("tx_no_route"), "{local}");
+    }
+}
+
+/// What the kernel knows is never given up, and what then finds no room says so.
+#[test]
+fn a_table_full_of_the_kernels_neighbours_is_told_and_answers_go_out_all_the_same() {
+    // The two that the host knows.
+    let mut host = Host::new(Config {
+        neighbors: 1,
+        ..Config::default()
+    });
+    let socket = host.bind("[::]:7");
+    for (stranger, ours) in [
+        (v4("192.0.2.50".parse().unwrap(), 4000), v4(OUR_V4, 7)),
+        (v6("2001:db8::50".parse().unwrap(), 4000), v6(OWN_V6, 7)),
+    ] {
+        host.receive(&udp_packet(stranger, ours, b"x"));
+        assert_eq!(host.echo(socket), 1);
+        for piece in fragments(stranger, ours, &[1; 3000], 1400) {
+            host.receive(&piece);
+        }
+        assert_eq!(host.echo(socket), 1);
+        let sent = host.sent();
+        assert_eq!(sent.len(), 4);
+        assert!(sent.iter().all(|packet| packet[..6] == PEER_MAC));
+        assert_eq!(host.drops(), []);
+    }
+    let to = stack::SendTo {
+        local: v4(OUR_V4, 7),
+        remote: v4("192.0.2.50".parse().unwrap(), 4000),
+        tos: 0,
+    };
+    let result = host.stack.udp_send(&mut host.pool, to, b"x", host.now);
+    let reason = DropReason::TxNeighborTableFull;
+    assert_eq!(result, Err(stack::SendError(reason)));
+    assert_eq!(host.drops(), [(reason.name(), 1)]);
+    assert_eq!(host.pool.in_use(), 0);
+    // The kernel gives one up, and there is room.
+    let gone = NeighborUpdate::Remove {
+        address: PEER_V4.into(),
+    };
+    host.stack.set_neighbor(&mut host.pool, gone);
+    host.stack
+        .udp_send(&mut host.pool, to, b"x", host.now)
+        .unwrap();
+    assert_eq!(host.stack.next_wanted_neighbor(), Some(to.remote.ip()));
+}
+
 /// The kernel does not see our packets: it is told every 15 s which neighbours are in use, however many
 /// share a place among the cached next hops, and however often it speaks of them itself.
 #[test]

@@ -298,20 +298,20 @@ impl<I: Ip, P> NeighborCache<I, P> {
     }
 
     /// As [`resolve`](Self::resolve), for a packet that need not wait because it has another way:
-    /// whom to ask, and a packet to another neighbour that was given up to make room.
+    /// whom to ask, and a packet to another neighbour that was given up to make room. `None` if the
+    /// cache is full of mirrored neighbours.
     pub fn inquire(
         &mut self,
         address: I::Addr,
         owner: AddressOwner,
         now: Instant,
-    ) -> (Ask, Option<P>) {
-        match self.find_or_start(address, owner, now) {
-            Some((slot, evicted)) if self.entry(slot).state.mac().is_none() => {
-                (self.ask(slot, owner, now), evicted)
-            }
-            Some((_, evicted)) => (Ask::Nobody, evicted),
-            None => (Ask::Nobody, None),
-        }
+    ) -> Option<(Ask, Option<P>)> {
+        let (slot, evicted) = self.find_or_start(address, owner, now)?;
+        let ask = match self.entry(slot).state.mac() {
+            None => self.ask(slot, owner, now),
+            Some(_) => Ask::Nobody,
+        };
+        Some((ask, evicted))
     }
 
     /// The entry of a neighbour, incomplete if it is new, and a packet that had to make room for

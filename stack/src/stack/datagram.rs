@@ -1,25 +1,26 @@
 //! What applications do with UDP sockets.
 
 use super::Stack;
-use super::output::{Hop, Request};
+use super::output::{Hop, Request, is_unknown_neighbor};
 use super::version::{IpStack, of_version};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ipv4, Ipv6};
+use crate::ip::address::{Ipv4, Ipv6, unmapped};
 use crate::link::MacAddr;
 use crate::queue::Queue;
+use crate::socket::demux::Target;
 use crate::time::Instant;
 use crate::udp::{Datagram, Large, Parts, Storage, UdpSocketId, Version};
 use crate::wire::{ethernet, udp};
 use alloc::boxed::Box;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 /// Where a datagram goes, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendTo {
     /// One of our addresses, and the port the answer should come to.
     pub local: SocketAddr,
-    /// The receiver, of the same version.
+    /// The receiver, of the same version; [`Stack::udp_send`] knows about mapped addresses.
     pub remote: SocketAddr,
     /// Type of service or traffic class: DSCP and ECN.
     pub tos: u8,
@@ -230,8 +231,12 @@ impl<P: FramePool> Stack<P> {
     /// Sends a datagram, copying `payload` (at most 65,507 bytes over IPv4, 65,527 over IPv6). One
     /// longer than the path carries goes out in fragments.
     ///
+    /// Mapped addresses (`::ffff:a.b.c.d`) are for dual-stack sockets, whose datagrams then go out over
+    /// IPv4 (RFC 3493 §3.7).
+    ///
     /// # Errors
-    /// [`SendError`]: no route, no frame, queue full, too long, versions that differ.
+    /// [`SendError`]: no route, no frame, queue full, too long, versions that differ, a mapped address
+    /// where no dual-stack socket is bound to `to.local`.
     pub fn udp_send(
         &mut self,
         pool: &mut P,
@@ -239,7 +244,35 @@ impl<P: FramePool> Stack<P> {
         payload: &[u8],
         now: Instant,
     ) -> Result<(), SendError> {
-        self.send_answer(pool, to, payload, Request::NONE, now)
+        match self.without_mapping(to) {
+            Ok(to) => self.send_answer(pool, to, payload, Request::NONE, now),
+            Err(reason) => {
+                self.drops.count(reason);
+                Err(SendError(reason))
+            }
+        }
+    }
+
+    /// The same ends without mapped addresses: those are for a socket of IPv6 that takes IPv4. For one
+    /// of IPv6 alone there is no way there, as on Linux (`ENETUNREACH`).
+    fn without_mapping(&self, to: SendTo) -> Result<SendTo, DropReason> {
+        let (local, remote) = (unmapped(to.local.ip()), unmapped(to.remote.ip()));
+        if (local, remote) == (to.local.ip(), to.remote.ip()) {
+            return Ok(to);
+        }
+        let port = to.local.port();
+        let target = match local {
+            IpAddr::V4(local) => self.v4.demux.lookup(local, port),
+            IpAddr::V6(_) => None,
+        };
+        match target {
+            Some(Target::Socket(index)) if self.udp.is_v6(index) => Ok(SendTo {
+                local: SocketAddr::new(local, port),
+                remote: SocketAddr::new(remote, to.remote.port()),
+                ..to
+            }),
+            _ => Err(DropReason::TxNoRoute),
+        }
     }
 
     fn send_answer(
@@ -299,7 +332,7 @@ impl<P: FramePool> Stack<P> {
         remote: I::Addr,
         reason: DropReason,
     ) -> Result<Hop, DropReason> {
-        if reason != DropReason::TxNeighborUnresolved {
+        if !is_unknown_neighbor(reason) {
             return Err(reason);
         }
         let mac = self

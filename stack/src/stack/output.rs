@@ -280,20 +280,20 @@ impl<P: FramePool> Stack<P> {
         let (hop, parked_for) =
             match self.next_hop::<I>(pool, header.destination, header.source, now) {
                 Ok(hop) => (hop, None),
-                Err(DropReason::TxNeighborUnresolved) => match request.station {
+                Err(reason) => match request.station.filter(|_| is_unknown_neighbor(reason)) {
                     Some(mac) => {
                         self.events.count(Event::NeighborFromPacket);
                         (self.hop_through::<I>(mac, header.destination), None)
                     }
-                    None => {
+                    None if reason == DropReason::TxNeighborUnresolved => {
                         let gateway = self.gateway_of::<I>(header.destination)?;
                         (
                             self.hop_through::<I>([0; 6], header.destination),
                             Some(gateway),
                         )
                     }
+                    None => return Err(reason),
                 },
-                Err(reason) => return Err(reason),
             };
         let len = pieces[0].len() + pieces[1].len();
         // IPv4's total length counts the header (RFC 791 §3.1), IPv6's payload length does not.
@@ -406,6 +406,15 @@ impl<P: FramePool> Stack<P> {
         }
         .emit(data)
     }
+}
+
+/// Whether a packet found no next hop because nobody knows its Ethernet address: who answers can
+/// still hand it to whom the request came from.
+pub(super) const fn is_unknown_neighbor(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::TxNeighborUnresolved | DropReason::TxNeighborTableFull
+    )
 }
 
 /// What a fragment has between its IP header and its payload, in bytes.

@@ -46,7 +46,10 @@ impl<P: FramePool> Stack<P> {
             return Ok(mac);
         }
         let owner = self.owner_of(local).unwrap_or(AddressOwner::Kernel);
-        let (ask, evicted) = I::state(self).neighbors.inquire(address, owner, now);
+        let (ask, evicted) = I::state(self)
+            .neighbors
+            .inquire(address, owner, now)
+            .ok_or(DropReason::TxNeighborTableFull)?;
         if let Some(frame) = evicted {
             self.discard(pool, frame, DropReason::TxNeighborUnresolved);
         }
@@ -111,7 +114,7 @@ impl<P: FramePool> Stack<P> {
             }
             Resolve::Full(frame) => {
                 pool.give(frame);
-                Err(DropReason::TxNeighborUnresolved)
+                Err(DropReason::TxNeighborTableFull)
             }
         }
     }

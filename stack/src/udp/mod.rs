@@ -398,6 +398,13 @@ impl<F> UdpSockets<F> {
         self.slots.get_mut(usize::from(index))
     }
 
+    /// Whether the socket in this place was bound to an address of IPv6, mapped ones included.
+    pub(crate) fn is_v6(&self, index: u16) -> bool {
+        let socket = self.slots.get(usize::from(index));
+        let bind = socket.and_then(|socket| socket.bind);
+        bind.is_some_and(|bind| bind.local.is_ipv6())
+    }
+
     /// All open sockets: where each stands, and what it is bound to.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &Bind)> {
         (0..)

@@ -39,11 +39,12 @@ const LAST_PORT: u16 = 9999;
 
 /// Drops that may also happen to packets other than the one just received: to what we send, or to
 /// what had to make room.
-const SIDE_EFFECTS: [DropReason; 10] = [
+const SIDE_EFFECTS: [DropReason; 11] = [
     DropReason::FragmentLimit,
     DropReason::IcmpRateLimited,
     DropReason::TxNoRoute,
     DropReason::TxNeighborUnresolved,
+    DropReason::TxNeighborTableFull,
     DropReason::TxNeighborFailed,
     DropReason::TxNoFrame,
     DropReason::TxQueueFull,
@@ -450,16 +451,28 @@ impl World {
             let local = choices.of(&[SHARED_V4, OWN_V4]);
             (local.into(), choices.of(&ADDRESSES_V4).into())
         };
-        let to = SendTo {
+        let tos = choices.byte();
+        let plain = SendTo {
             local: SocketAddr::new(local, choices.of(&[7, 9])),
             remote: SocketAddr::new(remote, choices.of(&[4000, 7, 0])),
-            tos: choices.byte(),
+            tos,
+        };
+        let mapped = |end: SocketAddr, is_mapped: bool| match end.ip() {
+            IpAddr::V4(address) if is_mapped => {
+                SocketAddr::new(address.to_ipv6_mapped().into(), end.port())
+            }
+            _ => end,
         };
         let len = choices.of(&[5, 0, 1400, 1472, 1473, 3000, 9000, 65_507, 65_527, 65_528]);
         let payload = counting(len, choices.byte());
         let before = self.counted();
+        let to = SendTo {
+            local: mapped(plain.local, choices.chance(40)),
+            remote: mapped(plain.remote, choices.chance(40)),
+            tos,
+        };
         let result = self.stack.udp_send(&mut self.pool, to, &payload, self.now);
-        self.check_sent(&before, (to.local, to.remote, payload), result);
+        self.check_sent(&before, (plain.local, plain.remote, payload), result);
     }
 
     /// A datagram that was not sent was counted under the reason that its sender was told.
