@@ -1,9 +1,10 @@
 //! After its start a load allocates nothing: not per request, not per reply, not per loss.
 #![allow(clippy::unwrap_used)] // A test that panics is a test that fails.
-#![allow(unsafe_code)] // A global allocator cannot be written without.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../stack/tests/support/allocator.rs"]
+mod allocator;
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use bench::loadgen::closed::ClosedLoop;
@@ -13,31 +14,6 @@ use bench::loadgen::load::{Books, Burst, Load, Tally, Window};
 use bench::loadgen::open::OpenLoop;
 use bench::loadgen::pacing::{Arrivals, Schedule};
 use bench::loadgen::probe::Prober;
-
-thread_local! {
-    /// Allocations of this thread; other tests run on others.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches a thread-local that
-// neither allocates nor has a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the system allocator's conditions.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; `pointer` came from `alloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const FLOWS: usize = 16;
 const TURN_NS: u64 = 2_000;
@@ -63,14 +39,17 @@ fn books() -> Books {
 fn allocations<L: Load>(mut load: L) -> (u64, Tally) {
     let mut burst = Burst::with_capacity(L::SEND_MAX);
     let mut datagram = vec![0; 64];
-    let mut before = 0;
-    for turn in 0..50_000_u64 {
-        if turn == 25_000 {
-            before = ALLOCATIONS.with(Cell::get);
-        }
+    run(&mut load, 0..25_000, &mut burst, &mut datagram);
+    let allocations =
+        allocator::allocations(|| run(&mut load, 25_000..50_000, &mut burst, &mut datagram));
+    (allocations, load.into_books().tally)
+}
+
+fn run<L: Load>(load: &mut L, turns: Range<u64>, burst: &mut Burst, datagram: &mut [u8]) {
+    for turn in turns {
         let now = turn * TURN_NS;
         load.expire(now);
-        if !load.next_burst(now, &mut burst) {
+        if !load.next_burst(now, burst) {
             continue;
         }
         for &sequence in burst.sequences() {
@@ -79,28 +58,19 @@ fn allocations<L: Load>(mut load: L) -> (u64, Tally) {
                 continue;
             }
             let number = load.books().flow_number(burst.flow);
-            load.books().prober.write(number, sequence, &mut datagram);
+            load.books().prober.write(number, sequence, datagram);
             if turn % 7 != 0 {
-                load.on_datagram(burst.flow, &datagram, now + 1000);
+                load.on_datagram(burst.flow, datagram, now + 1000);
             }
             if turn % 11 == 0 {
-                load.on_datagram(burst.flow, &datagram, now + 1100);
+                load.on_datagram(burst.flow, datagram, now + 1100);
             }
         }
     }
-    let after = ALLOCATIONS.with(Cell::get);
-    (after - before, load.into_books().tally)
 }
 
 fn schedule(rate: &str) -> Schedule {
     Schedule::new(Arrivals::Poisson, rate.parse().unwrap(), 0, 0, 1, 1)
-}
-
-#[test]
-fn the_counter_counts() {
-    let before = ALLOCATIONS.with(Cell::get);
-    drop(std::hint::black_box(vec![0_u8; 100]));
-    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 1);
 }
 
 #[test]

@@ -1,52 +1,16 @@
 //! The seal on the hot path: once a driver is open, moving packets allocates nothing.
-#![allow(unsafe_code)] // A global allocator is unsafe to write.
 
+#[path = "../../stack/tests/support/allocator.rs"]
+mod allocator;
 mod driver_support;
 
+use allocator::allocations;
 use dataplane::driver::{
     AfXdp, AfXdpOptions, Batch, Driver, MemoryDriver, MemoryOptions, attempts,
 };
 use driver_support::*;
 use stack::frame::Frame as _;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Duration;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: hands everything to the system's allocator, and counts on the way.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Allocations and reallocations of this thread while `work` runs.
-fn allocations_of(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.with(Cell::get);
-    work();
-    ALLOCATIONS.with(Cell::get) - before
-}
 
 /// One turn of a worker: receive, send back, send one of its own, sleep.
 fn turn(driver: &mut impl Driver, batch: &mut Batch, request: &[u8]) {
@@ -68,18 +32,12 @@ fn turn(driver: &mut impl Driver, batch: &mut Batch, request: &[u8]) {
 }
 
 #[test]
-fn counter_counts() {
-    let allocations = allocations_of(|| drop(std::hint::black_box(vec![1u8; 100])));
-    assert_eq!(allocations, 1);
-}
-
-#[test]
 fn memory_driver_allocates_nothing_after_start() {
     let (mut driver, peer) = MemoryDriver::with_peer(MemoryOptions::default()).unwrap();
     let mut batch = Batch::with_capacity(64);
     let request = packet(1, 1);
     let mut collected = 0;
-    let allocations = allocations_of(|| {
+    let allocations = allocations(|| {
         for _ in 0..2000 {
             peer.inject(&request);
             turn(&mut driver, &mut batch, &request);
@@ -104,7 +62,7 @@ fn af_xdp_driver_allocates_nothing_after_start() {
         let mut batch = Batch::with_capacity(64);
         let request = packet(1, 1);
         let mut statistics = Vec::with_capacity(2);
-        let allocations = allocations_of(|| {
+        let allocations = allocations(|| {
             for _ in 0..2000 {
                 peer.send(&request);
                 turn(&mut driver, &mut batch, &request);
