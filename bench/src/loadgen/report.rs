@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::pacing::Arrivals;
 use super::run::{Kind, Outcome, Plan};
-use crate::histogram::LatencySummary;
+use dataplane::observe::report::LatencyUs;
 
 /// One run, as `--json` writes it. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +72,7 @@ pub struct Report {
     pub received_bits_per_s: f64,
     /// Latency of the replies, in microseconds; not of a flood, which does not measure it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub latency_us: Option<LatencySummary>,
+    pub latency_us: Option<LatencyUs>,
 }
 
 impl Report {
@@ -139,7 +138,7 @@ impl Report {
             rate_per_s,
             sent_bits_per_s: sent_per_s * bits,
             received_bits_per_s: rate_per_s * bits,
-            latency_us: (!is_flood).then(|| LatencySummary::of(&tally.latency)),
+            latency_us: (!is_flood).then(|| LatencyUs::of(&tally.latency)),
         }
     }
 
@@ -337,14 +336,6 @@ fn rate_text(per_s: f64, bits_per_s: f64) -> String {
     )
 }
 
-/// The address of a report's target, for those who read one back.
-///
-/// # Errors
-/// When the report was edited by hand.
-pub fn target_address(report: &Report) -> Result<SocketAddr, std::net::AddrParseError> {
-    report.target.parse()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::load::Tally;
@@ -417,7 +408,6 @@ mod tests {
             assert!((value - 50.0).abs() < 0.1, "{key}: {value}");
         }
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
-        assert_eq!(target_address(&report), Ok("10.0.0.2:7".parse().unwrap()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub const NS_PER_US: f64 = 1_000.0;
 
 /// A distribution in numbers, in microseconds. All zero if nothing was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LatencyUs {
     /// Shortest.
     pub min: f64,

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::histogram::write_hgrm;
 use bench::loadgen::cli::{Cli, Output, PlanError};
 use bench::loadgen::live::Snapshot;
 use bench::loadgen::report::{Report, headline};
 use bench::loadgen::run::{Outcome, run};
 use bench::signal::stop_flag;
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use dataplane::observe::hgrm::PercentileDistribution;
 
 fn main() -> ExitCode {
     let (plan, output) = match Cli::parse().plan() {
@@ -83,7 +83,7 @@ fn write_results(report: &Report, outcome: &Outcome, output: &Output) -> Result<
     if let Some(path) = hgrm {
         let written = File::create(path).and_then(|file| {
             let mut out = BufWriter::new(file);
-            write_hgrm(&outcome.tally.latency, &mut out)?;
+            write!(out, "{}", PercentileDistribution(&outcome.tally.latency))?;
             out.flush()
         });
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
