@@ -22,9 +22,7 @@ use bench::cpu::pin_current_thread;
 use bench::signal::stop_flag;
 use clap::Parser;
 use config::{Config, Cores, IdlePolicy};
-use dataplane::driver::{
-    AfXdp, AfXdpOptions, Attempt, Batch, BusyPoll, Driver, Interface, Link, attempts,
-};
+use dataplane::driver::{AfXdp, AfXdpOptions, Batch, Driver, Interface, Link, attempts};
 use dataplane::steering::{PortRule, Protocol, RuleSet, Scope, Steering, SteeringConfig};
 use stack::frame::{Frame as _, FramePool as _};
 
@@ -93,7 +91,7 @@ fn open(config: &Config, addresses: &[IpAddr]) -> Result<(AfXdp, Steering), Stri
             last = error.to_string();
             continue;
         }
-        let driver = match AfXdp::open(&options(config, queues.clone(), attempt)) {
+        let driver = match AfXdp::open(&AfXdpOptions::configured(config, queues.clone(), attempt)) {
             Ok(driver) => driver,
             Err(error) if error.is_mode_refused() => {
                 last = error.to_string();
@@ -139,32 +137,6 @@ fn rules(config: &Config) -> RuleSet {
     RuleSet {
         ports,
         ..RuleSet::default()
-    }
-}
-
-fn options(config: &Config, queues: Vec<u32>, attempt: Attempt) -> AfXdpOptions {
-    let Config {
-        interface,
-        rings,
-        busy_poll,
-        ..
-    } = config;
-    AfXdpOptions {
-        interface: interface.name.clone(),
-        queues,
-        attempt,
-        need_wakeup: rings.need_wakeup,
-        busy_poll: busy_poll.enabled.then_some(BusyPoll {
-            usecs: busy_poll.usecs,
-            budget: busy_poll.budget,
-        }),
-        rx_ring: rings.rx,
-        tx_ring: rings.tx,
-        fill_ring: rings.fill,
-        completion_ring: rings.completion,
-        frames: rings.frames,
-        chunk_size: rings.frame_size,
-        huge_pages: rings.huge_pages,
     }
 }
 

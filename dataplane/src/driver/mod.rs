@@ -1,7 +1,8 @@
 //! Frames, and the drivers that move them between a wire and a worker.
 //!
 //! * [`frame`], [`umem`]: one chunk of packet memory, one owner; and all of them
-//! * [`af_xdp`]: the driver on the queues of a NIC, over `xsk` (one socket) and `ring` (its rings)
+//! * [`af_xdp`]: the driver on the queues of a NIC, over `xsk` (one socket) and `ring` (its rings),
+//!   `configured` as the file says
 //! * [`memory`], [`replay`]: drivers without a NIC and without privileges: tests and captures
 //! * [`mode`]: zero-copy, copy, generic: as asked for, and as obtained
 //! * [`interface`]: what a NIC says of itself; [`error`]: why a driver could not be opened
@@ -42,6 +43,7 @@
 //! which `rustix` has in safe form.
 
 pub mod af_xdp;
+mod configured;
 pub mod error;
 pub mod frame;
 pub mod interface;
@@ -269,11 +271,6 @@ impl Batch {
     /// The packets, to look at.
     pub fn frames(&self) -> &[Frame<Filled>] {
         &self.frames
-    }
-
-    /// The packets, to change in place.
-    pub fn frames_mut(&mut self) -> &mut [Frame<Filled>] {
-        &mut self.frames
     }
 }
 

@@ -1,7 +1,7 @@
 //! Modes, drivers, workers: from a checked configuration to threads that run.
 
 use super::ServiceError;
-use crate::driver::{AfXdp, AfXdpOptions, Attempt, BusyPoll, Driver, DriverReport, attempts};
+use crate::driver::{AfXdp, AfXdpOptions, Attempt, Driver, DriverReport, attempts};
 use crate::handler::Application;
 use crate::observe::latency::WorkerLatency;
 use crate::observe::snapshot::{Collector, exchange};
@@ -91,8 +91,9 @@ impl Opened {
         attempt: Attempt,
     ) -> Result<Vec<AfXdp>, ServiceError> {
         steering.attach(&config.interface.name, attempt.attach)?;
-        let open =
-            |queues: &Vec<u32>| AfXdp::open(&driver_options(config, queues.clone(), attempt));
+        let open = |queues: &Vec<u32>| {
+            AfXdp::open(&AfXdpOptions::configured(config, queues.clone(), attempt))
+        };
         let drivers: Result<Vec<_>, _> = shares.iter().map(open).collect();
         Ok(drivers?)
     }
@@ -194,26 +195,6 @@ fn is_mode_refused(error: &ServiceError) -> bool {
             SteeringError::NoNativeXdp { .. } | SteeringError::InterfaceSettings { .. },
         ) => true,
         _ => false,
-    }
-}
-
-fn driver_options(config: &Config, queues: Vec<u32>, attempt: Attempt) -> AfXdpOptions {
-    let rings = &config.rings;
-    let busy_poll = &config.busy_poll;
-    AfXdpOptions {
-        need_wakeup: rings.need_wakeup,
-        busy_poll: busy_poll.enabled.then_some(BusyPoll {
-            usecs: busy_poll.usecs,
-            budget: busy_poll.budget,
-        }),
-        rx_ring: rings.rx,
-        tx_ring: rings.tx,
-        fill_ring: rings.fill,
-        completion_ring: rings.completion,
-        frames: rings.frames,
-        chunk_size: rings.frame_size,
-        huge_pages: rings.huge_pages,
-        ..AfXdpOptions::new(&config.interface.name, queues, attempt)
     }
 }
 
