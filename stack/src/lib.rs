@@ -8,7 +8,7 @@
 //! * [`wire`]: one file per header, a checked view and its meaning; checksums
 //! * [`ip`]: addresses, routes, neighbours, path MTUs, rate limits, reassembly
 //! * [`socket`]: where sockets are bound, and how a packet finds its socket
-//! * [`udp`]: datagram sockets
+//! * [`udp`]: datagram sockets; [`tcp`]: connections
 //! * [`Stack`]: the glue of all these
 //! * [`counters`], [`hash`], [`table`], [`time`]: what everything above uses; [`heap`]: frames for tests
 #![no_std]
@@ -26,6 +26,7 @@ mod queue;
 pub mod socket;
 mod stack;
 pub mod table;
+pub mod tcp;
 pub mod time;
 pub mod udp;
 pub mod wire;
