@@ -1,7 +1,9 @@
 //! TCP (RFC 9293): a connection is the sum of four parts, each in a room of its own.
 //!
 //! * [`manage`]: connection management: states, and which segments may be looked at
+//! * [`congestion`]: how much may be in flight
 //! * [`seq`]: sequence numbers
 
+pub mod congestion;
 pub mod manage;
 pub mod seq;
