@@ -116,6 +116,12 @@ counters! {
         UdpPortZero = "udp_port_zero", "A datagram sent to port 0, or a reply to a sender without a port (RFC 768).";
         UdpSocketClosed = "udp_socket_closed", "It waited in a socket that was closed, or for a worker that ended.";
         UdpNoReply = "udp_no_reply", "An echo that would answer an echo for ever: the source is such a service itself.";
+        TcpTruncated = "tcp_truncated", "Shorter than a TCP header.";
+        TcpDataOffset = "tcp_data_offset", "A TCP data offset below 20 bytes or beyond the packet.";
+        TcpChecksum = "tcp_checksum", "A wrong TCP checksum.";
+        TcpChecksumIncomplete = "tcp_checksum_incomplete", "A checksum that covers only the pseudo-header: the sender left the rest to its NIC, but the packet never crossed one (veth). Turn it off at the sender (ethtool -K DEV tx off) or set checksums.accept_incomplete.";
+        TcpNoSocket = "tcp_no_socket", "A segment for no connection and no listener of ours.";
+        TcpPortZero = "tcp_port_zero", "A segment from or to port 0, which nobody can have.";
         TxNoRoute = "tx_no_route", "No route to the destination through our interface.";
         TxNoSource = "tx_no_source", "The address to send from is not ours, or no longer.";
         TxNeighborUnresolved = "tx_neighbor_unresolved", "The next hop's Ethernet address is not known yet, and another packet already waits for it.";

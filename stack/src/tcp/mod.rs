@@ -2,8 +2,11 @@
 //!
 //! * [`manage`]: connection management: states, and which segments may be looked at
 //! * [`congestion`]: how much may be in flight
+//! * [`segment`], [`options`]: what comes and goes on the wire
 //! * [`seq`]: sequence numbers
 
 pub mod congestion;
 pub mod manage;
+pub mod options;
+pub mod segment;
 pub mod seq;

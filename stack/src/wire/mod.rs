@@ -10,6 +10,7 @@
 //! | [`icmpv4`] | ICMP | RFC 792, RFC 1122 |
 //! | [`icmpv6`] | ICMPv6 | RFC 4443 |
 //! | [`ndp`] | neighbour discovery | RFC 4861 |
+//! | [`tcp`] | TCP | RFC 9293 |
 //! | [`udp`] | UDP | RFC 768, RFC 8200 §8.1 |
 //! | [`checksum`] | the Internet checksum of them all | RFC 1071 |
 
@@ -21,6 +22,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod tcp;
 pub mod udp;
 
 /// IP protocol numbers (IANA "Protocol Numbers").
