@@ -3,8 +3,10 @@
 //! * [`manage`]: connection management: states, and which segments may be looked at
 //! * [`congestion`]: how much may be in flight
 //! * [`segment`], [`options`]: what comes and goes on the wire
+//! * [`buffer`]: bytes that wait, in pooled chunks
 //! * [`seq`]: sequence numbers
 
+pub mod buffer;
 pub mod congestion;
 pub mod manage;
 pub mod options;
