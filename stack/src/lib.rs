@@ -10,7 +10,7 @@
 //! * [`socket`]: where sockets are bound, and how a packet finds its socket
 //! * [`udp`]: datagram sockets; [`tcp`]: connections
 //! * [`Stack`]: the glue of all these
-//! * [`counters`], [`hash`], [`table`], [`time`]: what everything above uses; [`heap`]: frames for tests
+//! * [`counters`], [`hash`], [`table`], [`time`], [`timer`]: what everything above uses; [`heap`]: frames for tests
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod stack;
 pub mod table;
 pub mod tcp;
 pub mod time;
+pub mod timer;
 pub mod udp;
 pub mod wire;
 
