@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz miri fmt lint doc deny install-deps
+.PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz soak miri fmt lint doc deny install-deps
 
 help: ## this list
 	@echo "Targets:"
@@ -42,6 +42,12 @@ ebpf: ## rebuilds the steering program (only after changing it: the object is co
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) each; needs a nightly compiler
 	@scripts/deps.sh build
 	@scripts/fuzz.sh
+
+soak: ## simulated networks with ever new seeds, SOAK_SECONDS (30) for each scenario in turn, until one fails
+	@scripts/deps.sh build
+	@set -e; while true; do \
+		SIM_SECONDS=$${SOAK_SECONDS:-30} cargo test --release -p stack --test 'sim_*'; \
+	done
 
 miri: ## the rings and the packet memory under Miri; needs a nightly compiler with the miri component
 	@scripts/deps.sh build

@@ -10,6 +10,7 @@
 //! * [`socket`]: where sockets are bound, and how a packet finds its socket
 //! * [`udp`]: datagram sockets; [`tcp`]: connections
 //! * [`Stack`]: the glue of all these
+//! * `sim` (feature): hosts, links and virtual time, for tests
 //! * [`counters`], [`hash`], [`table`], [`time`], [`timer`]: what everything above uses; [`heap`]: frames for tests
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,6 +24,8 @@ pub mod heap;
 pub mod ip;
 pub mod link;
 mod queue;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod socket;
 mod stack;
 pub mod table;
