@@ -1,6 +1,7 @@
 //! TCP (RFC 9293): a connection is the sum of four parts, each in a room of its own.
 //!
 //! * [`manage`]: connection management: states, and which segments may be looked at
+//! * [`flow`]: windows, silly window avoidance, delayed acknowledgments, zero-window probes
 //! * [`congestion`]: how much may be in flight
 //! * [`segment`], [`options`]: what comes and goes on the wire
 //! * [`buffer`]: bytes that wait, in pooled chunks
@@ -8,6 +9,7 @@
 
 pub mod buffer;
 pub mod congestion;
+pub mod flow;
 pub mod manage;
 pub mod options;
 pub mod segment;
