@@ -127,7 +127,7 @@ fn halves(value: u128) -> [u64; 2] {
 }
 
 /// SipHash with `C` rounds for each word and `D` at the end.
-fn siphash<const C: usize, const D: usize>([k0, k1]: [u64; 2], bytes: &[u8]) -> u64 {
+pub(crate) fn siphash<const C: usize, const D: usize>([k0, k1]: [u64; 2], bytes: &[u8]) -> u64 {
     // The initial state spells "somepseudorandomlygeneratedbytes" (SipHash §2.1).
     let mut v = [
         k0 ^ 0x736f_6d65_7073_6575,

@@ -6,13 +6,19 @@
 //! * [`congestion`]: how much may be in flight
 //! * [`segment`], [`options`]: what comes and goes on the wire
 //! * [`buffer`]: bytes that wait, in pooled chunks
+//! * [`Tuple`](tuple::Tuple): the name of a connection; [`isn`], [`syn_cookie`], [`port`]: numbers
+//!   that nobody else can guess
 //! * [`seq`]: sequence numbers
 
 pub mod buffer;
 pub mod congestion;
 pub mod deliver;
 pub mod flow;
+pub mod isn;
 pub mod manage;
 pub mod options;
+pub mod port;
 pub mod segment;
 pub mod seq;
+pub mod syn_cookie;
+pub mod tuple;

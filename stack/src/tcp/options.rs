@@ -444,7 +444,7 @@ impl TsClock {
 
     /// A clock that shows `offset` at the zero of the stack's clock. It should be the same for all
     /// incarnations of one connection, so that RFC 6191 can tell them apart by their timestamps:
-    /// see `tcp::isn`.
+    /// see [`Secret::start`](crate::tcp::isn::Secret::start).
     #[must_use]
     pub const fn new(offset: u32) -> Self {
         Self { offset }
@@ -467,6 +467,249 @@ impl TsClock {
             None
         } else {
             Some(elapsed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    const TIMES: Timestamps = Timestamps {
+        value: 0x0102_0304,
+        echo: 0xa0b0_c0d0,
+    };
+
+    fn blocks(edges: &[(u32, u32)]) -> SackBlocks {
+        let mut blocks = SackBlocks::EMPTY;
+        for &(left, right) in edges {
+            assert!(blocks.push(SeqNum::new(left), SeqNum::new(right)));
+        }
+        blocks
+    }
+
+    fn bytes(options: &OptionsOut) -> Vec<u8> {
+        let (bytes, len) = options.bytes();
+        bytes[..len].to_vec()
+    }
+
+    #[test]
+    fn a_syn_looks_like_that_of_linux() {
+        let all = OptionsOut {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(TIMES),
+            sack: SackBlocks::EMPTY,
+        };
+        // Captured from Linux 6: <mss 1460,sackOK,TS val . ecr .,nop,wscale 7>.
+        let expected = [
+            2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0, 1, 3, 3, 7,
+        ];
+        assert_eq!(bytes(&all), expected);
+        let without = OptionsOut {
+            timestamps: None,
+            ..all
+        };
+        // <mss 1460,nop,nop,sackOK,nop,wscale 7>.
+        let expected = [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7];
+        assert_eq!(bytes(&without), expected);
+    }
+
+    #[test]
+    fn others_are_padded_to_words() {
+        let times = OptionsOut::timestamps(Some(TIMES));
+        let head = [1, 1, 8, 10, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
+        assert_eq!(bytes(&times), head);
+        assert!(times.is_plain() && OptionsOut::NONE.is_plain());
+        let sack = OptionsOut {
+            sack: blocks(&[(1, 2)]),
+            ..times
+        };
+        assert_eq!(bytes(&sack)[..12], head);
+        assert_eq!(bytes(&sack)[12..], [1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
+        assert!(OptionsOut::NONE.is_empty() && bytes(&OptionsOut::NONE).is_empty());
+    }
+
+    #[test]
+    fn the_first_blocks_are_sent_if_not_all_fit() {
+        let all = [(10, 20), (30, 40), (50, 60), (70, 80)];
+        let sack = blocks(&all);
+        let alone = OptionsOut {
+            sack,
+            ..OptionsOut::NONE
+        };
+        assert_eq!((alone.len(), sack_blocks(&bytes(&alone))), (36, sack));
+        let beside = OptionsOut {
+            sack,
+            ..OptionsOut::timestamps(Some(TIMES))
+        };
+        assert_eq!(beside.len(), 40);
+        assert_eq!(sack_blocks(&bytes(&beside)), blocks(&all[..3]));
+    }
+
+    #[test]
+    fn a_block_is_not_empty_nor_backwards() {
+        let mut sack = SackBlocks::EMPTY;
+        assert!(!sack.push(SeqNum::new(5), SeqNum::new(5)));
+        assert!(!sack.push(SeqNum::new(5), SeqNum::new(4)));
+        assert!(sack.push(SeqNum::new(u32::MAX), SeqNum::new(0)));
+        assert_eq!(sack.len(), 1);
+        let edge = |number: u32| number.to_be_bytes();
+        let option = [&[5, 18][..], &edge(9), &edge(8), &edge(1), &edge(2)].concat();
+        assert_eq!(sack_blocks(&option), blocks(&[(1, 2)]));
+        let mut four = blocks(&[(1, 2), (1, 2), (1, 2), (1, 2)]);
+        assert!(!four.push(SeqNum::new(1), SeqNum::new(2)));
+    }
+
+    #[test]
+    fn options_stand_at_any_place() {
+        // RFC 9293 §3.2 (MUST-64): no alignment. MUST-6: what is unknown is passed over.
+        let odd = [
+            &[1, 254, 3, 0, 8, 10][..],
+            &[0, 0, 0, 1, 0, 0, 0, 2],
+            &[4, 2],
+        ]
+        .concat();
+        let found = syn_options(&odd);
+        assert_eq!(timestamps(&odd), Some(Timestamps { value: 1, echo: 2 }));
+        assert_eq!(found.timestamps, timestamps(&odd));
+        assert!(found.sack_permitted);
+    }
+
+    #[test]
+    fn an_illegal_length_ends_the_list() {
+        // RFC 9293 §3.1 (MUST-7).
+        for illegal in [&[99, 0][..], &[99, 1], &[99, 200], &[99], &[2, 20]] {
+            let list = [&[3, 3, 5], illegal].concat();
+            assert_eq!(syn_options(&list).window_scale, Some(5));
+            let list = [illegal, &[3, 3, 5]].concat();
+            assert_eq!(syn_options(&list), SynOptions::default(), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_end_of_the_list() {
+        assert_eq!(syn_options(&[0, 4, 2, 0]), SynOptions::default());
+        assert_eq!(timestamps(&[0, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]), None);
+    }
+
+    #[test]
+    fn a_known_option_of_a_wrong_length_means_nothing() {
+        let wrong = [2, 3, 1, 3, 2, 4, 3, 0, 8, 9, 0, 0, 0, 0, 0, 0, 0, 34, 2];
+        let expected = SynOptions {
+            fast_open: true,
+            ..SynOptions::default()
+        };
+        assert_eq!(syn_options(&wrong), expected);
+        assert_eq!(sack_blocks(&[5, 2, 1, 1]), SackBlocks::EMPTY);
+        assert_eq!(sack_blocks(&[5, 9, 1, 1, 1, 1, 2, 2, 2]), SackBlocks::EMPTY);
+    }
+
+    #[test]
+    fn the_first_of_two_counts() {
+        let twice = [2, 4, 1, 0, 2, 4, 2, 0, 3, 3, 1, 3, 3, 2];
+        let found = syn_options(&twice);
+        assert_eq!((found.mss, found.window_scale), (Some(256), Some(1)));
+    }
+
+    #[test]
+    fn a_window_scale_beyond_14_is_14() {
+        assert_eq!(syn_options(&[3, 3, 15]).window_scale, Some(14));
+        assert_eq!(syn_options(&[3, 3, 255]).window_scale, Some(14));
+        let out = OptionsOut {
+            window_scale: Some(20),
+            ..OptionsOut::NONE
+        };
+        assert_eq!(bytes(&out), [1, 3, 3, 14]);
+    }
+
+    #[test]
+    fn the_clock_ticks_every_millisecond_and_wraps_around() {
+        let clock = TsClock::new(u32::MAX);
+        let at = Instant::from_nanos;
+        assert_eq!(clock.value(at(999_999)), u32::MAX);
+        assert_eq!(clock.value(at(1_000_000)), 0);
+        assert_eq!(clock.elapsed_ms(u32::MAX, at(5_000_000)), Some(5));
+        assert_eq!(clock.elapsed_ms(5, at(5_000_000)), None);
+    }
+
+    fn any_blocks() -> impl Strategy<Value = SackBlocks> {
+        proptest::collection::vec((any::<u32>(), 1u32..1 << 30), 0..=4).prop_map(|edges| {
+            let mut blocks = SackBlocks::EMPTY;
+            for (left, len) in edges {
+                blocks.push(SeqNum::new(left), SeqNum::new(left) + len);
+            }
+            blocks
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            mss: Option<u16>, window_scale in proptest::option::of(0u8..=14), sack_permitted: bool,
+            times: Option<(u32, u32)>, sack in any_blocks(),
+        ) {
+            let times = times.map(|(value, echo)| Timestamps { value, echo });
+            let out = OptionsOut { mss, window_scale, sack_permitted, timestamps: times, sack };
+            let bytes = bytes(&out);
+            prop_assert_eq!(bytes.len(), out.len());
+            prop_assert!(bytes.len().is_multiple_of(4) && bytes.len() <= OPTIONS_LEN_MAX);
+            prop_assert_eq!(timestamps(&bytes), times);
+            let fast_open = false;
+            let expected =
+                SynOptions { mss, window_scale, sack_permitted, timestamps: times, fast_open };
+            prop_assert_eq!(syn_options(&bytes), expected);
+            let read = sack_blocks(&bytes);
+            prop_assert!(sack.as_slice().starts_with(read.as_slice()));
+            prop_assert!(read.len() == sack.len() || bytes.len() + 8 > OPTIONS_LEN_MAX);
+            prop_assert_eq!(out.is_plain(), is_plain(&bytes));
+            // Another reader agrees.
+            use etherparse::TcpOptionElement as Element;
+            for element in etherparse::TcpOptions::try_from_slice(&bytes).unwrap().elements_iter() {
+                match element.unwrap() {
+                    Element::Noop => {}
+                    Element::MaximumSegmentSize(size) => prop_assert_eq!(Some(size), mss),
+                    Element::WindowScale(shift) => prop_assert_eq!(Some(shift), window_scale),
+                    Element::SelectiveAcknowledgementPermitted => prop_assert!(sack_permitted),
+                    Element::Timestamp(value, echo) => {
+                        prop_assert_eq!(Some(Timestamps { value, echo }), times);
+                    }
+                    Element::SelectiveAcknowledgement(first, more) => {
+                        let edges = core::iter::once(first).chain(more.into_iter().flatten());
+                        let theirs: Vec<_> = edges.collect();
+                        let ours: Vec<_> =
+                            read.iter().map(|block| (block.left.get(), block.right.get())).collect();
+                        prop_assert_eq!(theirs, ours);
+                    }
+                }
+            }
+        }
+
+        /// Any bytes: nothing panics, and the quick ways say what the walk says.
+        #[test]
+        fn every_reader_sees_the_same(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..4),
+                    Just(Vec::from([1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8])),
+                    Just(Vec::from([8, 10, 9, 9, 9, 9, 9, 9, 9, 9])),
+                    Just(Vec::from([1])),
+                    Just(Vec::from([5, 10, 0, 0, 0, 1, 0, 0, 0, 3])),
+                ],
+                0..5,
+            ),
+        ) {
+            let mut list = pieces.concat();
+            list.truncate(OPTIONS_LEN_MAX);
+            prop_assert_eq!(timestamps(&list), search_timestamps(&list));
+            prop_assert_eq!(timestamps(&list), syn_options(&list).timestamps);
+            prop_assert_eq!(sack_blocks(&list), search_sack_blocks(&list));
+            if is_plain(&list) {
+                prop_assert_eq!(list.is_empty(), timestamps(&list).is_none());
+            }
         }
     }
 }

@@ -200,3 +200,89 @@ pub fn emit(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use core::net::Ipv6Addr;
+    use proptest::prelude::*;
+
+    fn pseudo(len: u16) -> Sum {
+        Sum::pseudo_v6(Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED, 6, len)
+    }
+
+    fn header(flags: Flags) -> Header {
+        Header {
+            source_port: 1,
+            destination_port: 2,
+            seq: SeqNum::new(0xffff_fff0),
+            ack: SeqNum::new(77),
+            flags,
+            window: 500,
+            urgent: 3,
+        }
+    }
+
+    #[test]
+    fn syn_and_fin_have_sequence_numbers() {
+        let len = |flags| {
+            let mut data = [0; 20 + 32];
+            let written = emit(&mut data, 0, &header(flags), &OptionsOut::NONE, 32, pseudo);
+            assert_eq!(written, Some(52));
+            let packet = wire::Packet::new_checked(&data, 0..52).unwrap();
+            let segment = Segment::new(&packet, Ecn::NotEct);
+            (segment.len(), segment.end().get())
+        };
+        // The other bits have none, whichever are set.
+        let others = Flags::from_bits(!0).without(Flags::SYN | Flags::FIN);
+        for others in [Flags::NONE, others] {
+            assert_eq!(len(others), (32, 16));
+            assert_eq!(len(others | Flags::SYN), (33, 17));
+            assert_eq!(len(others | Flags::FIN), (33, 17));
+            assert_eq!(len(others | Flags::SYN | Flags::FIN), (34, 18));
+        }
+    }
+
+    #[test]
+    fn ecn_is_the_lowest_two_bits() {
+        for tos in 0..=255 {
+            assert_eq!(Ecn::from_tos(tos).bits(), tos & 3);
+        }
+        // RFC 3168 §5: ECT(0) is 10, ECT(1) is 01.
+        assert_eq!((Ecn::Ect0.bits(), Ecn::Ect1.bits()), (0b10, 0b01));
+    }
+
+    proptest! {
+        /// All three forms of options.
+        #[test]
+        fn what_is_sent_comes_in(
+            bits in 0u16..0x200, mss: Option<u16>, times: Option<(u32, u32)>, block: Option<u32>,
+            payload in proptest::collection::vec(any::<u8>(), 0..100), offset in 0usize..4,
+        ) {
+            let mut sack = SackBlocks::EMPTY;
+            if let Some(left) = block {
+                sack.push(SeqNum::new(left), SeqNum::new(left) + 9);
+            }
+            let timestamps = times.map(|(value, echo)| Timestamps { value, echo });
+            let options = OptionsOut { mss, timestamps, sack, ..OptionsOut::NONE };
+            let at = offset + header_len(&options);
+            let mut data = vec![0xee; at + payload.len()];
+            data[at..].copy_from_slice(&payload);
+            let header = header(Flags::from_bits(bits));
+            let len = emit(&mut data, offset, &header, &options, payload.len(), pseudo);
+            prop_assert_eq!(len, Some(data.len() - offset));
+            let packet = wire::Packet::new_checked(&data, offset..data.len()).unwrap();
+            prop_assert_eq!(packet.verify(pseudo), Ok(wire::Verified::Right));
+            let segment = Segment::new(&packet, Ecn::Ce);
+            prop_assert_eq!((segment.seq, segment.ack), (header.seq, header.ack));
+            prop_assert_eq!((segment.flags, segment.window), (header.flags, header.window));
+            prop_assert_eq!((segment.urgent, segment.ecn), (header.urgent, Ecn::Ce));
+            prop_assert_eq!(segment.payload, &payload);
+            prop_assert_eq!(segment.timestamps, timestamps);
+            prop_assert_eq!(segment.sack_blocks(), sack);
+            prop_assert_eq!(segment.syn_options().mss, mss);
+            prop_assert_eq!(segment.has_plain_options(), mss.is_none() && sack.is_empty());
+        }
+    }
+}
