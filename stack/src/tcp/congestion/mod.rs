@@ -18,14 +18,19 @@
 //! ```
 //!
 //! * [`NewReno`] (RFC 5681, RFC 6582, byte counting after RFC 3465)
+//! * [`Cubic`] (RFC 9438)
+//! * [`hystart`]: HyStart++ (RFC 9406), with which both leave the first slow start
 //! * [`window`]: what every loss-based algorithm does with cwnd and ssthresh
 
 use crate::time::Instant;
 use core::fmt::Debug;
 
+pub mod cubic;
+pub mod hystart;
 pub mod new_reno;
 pub mod window;
 
+pub use cubic::Cubic;
 pub use new_reno::NewReno;
 
 /// A congestion control algorithm. All windows are in bytes.
@@ -92,8 +97,8 @@ pub struct AckInfo {
     /// that cwnd was not put to the test and must not grow (RFC 7661 §4.1, RFC 9438 §5.8). In slow
     /// start a window used by more than a half counts as used: it doubles in a round trip.
     pub app_limited: bool,
-    /// Whether the sender is in fast recovery, in which the window does not grow. Not set in the
-    /// slow start after a retransmission timeout.
+    /// Whether the sender is in fast recovery, or in the round trip after a congestion mark, in
+    /// which the window does not grow. Not set in the slow start after a retransmission timeout.
     pub in_recovery: bool,
     /// Whether a round trip is complete: the ACK covers the byte that was next to be sent when
     /// the previous round ended (RFC 9406 §4.2, `windowEnd`).

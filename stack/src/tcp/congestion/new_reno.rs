@@ -78,6 +78,7 @@ impl CongestionControl for NewReno {
 
     fn after_idle(&mut self, _now: Instant) {
         self.window.after_idle();
+        self.bytes_acked = 0;
     }
 
     #[inline]
@@ -134,8 +135,8 @@ mod tests {
         }
     }
 
-    /// RFC 5681 §3.1, RFC 3465 §2.2: with an ACK for every second segment the window still
-    /// doubles in a round trip; an ACK for ten segments counts for two.
+    /// RFC 5681 §3.1: with an ACK for every second segment the window still doubles in a round
+    /// trip; RFC 9406 §4.3: an ACK for ten segments counts for eight.
     #[test]
     fn slow_start_doubles_every_round_trip() {
         let mut cc = reno();
@@ -145,10 +146,10 @@ mod tests {
         round(&mut cc, 1);
         assert_eq!(cc.cwnd(), 40 * MSS);
         cc.on_ack(&ack(10 * MSS));
-        assert_eq!(cc.cwnd(), 42 * MSS);
+        assert_eq!(cc.cwnd(), 48 * MSS);
         // An ACK for less than a segment counts for what it covers.
         cc.on_ack(&ack(100));
-        assert_eq!(cc.cwnd(), 42 * MSS + 100);
+        assert_eq!(cc.cwnd(), 48 * MSS + 100);
     }
 
     /// RFC 5681 §3.1: one segment a round trip, however the ACKs divide it.
@@ -300,12 +301,44 @@ mod tests {
         cc.after_idle(Instant::ZERO);
         assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, ssthresh));
         assert!(cc.in_slow_start());
+        // RFC 3465 §2.2: an ACK for ten segments counts for two.
+        cc.on_ack(&ack(10 * MSS));
+        assert_eq!(cc.cwnd(), 12 * MSS);
 
         let mut cc = reno();
         let flight_size = 4 * MSS;
         cc.on_signal(Signal::Loss { flight_size }, Instant::ZERO);
         cc.after_idle(Instant::ZERO);
         assert_eq!(cc.cwnd(), 2 * MSS);
+    }
+
+    /// RFC 9406: the round trip grows, slow start becomes slower, and ends without a loss.
+    #[test]
+    fn hystart_ends_the_first_slow_start() {
+        let mut cc = reno();
+        let mut rounds = 0;
+        while cc.in_slow_start() {
+            rounds += 1;
+            let before = cc.cwnd();
+            let acks = before / (2 * MSS);
+            for n in 1..=acks {
+                let mut ack = ack(2 * MSS);
+                ack.rtt_us = Some(if rounds < 3 { 40_000 } else { 50_000 });
+                ack.round_ended = n == acks;
+                cc.on_ack(&ack);
+            }
+            let grown = cc.cwnd() - before;
+            if rounds < 3 {
+                assert_eq!(grown, before);
+            } else {
+                assert!(
+                    grown <= before / 3 + 8 * MSS,
+                    "a quarter, once it was noticed"
+                );
+            }
+        }
+        assert_eq!(rounds, 7, "two fast ones and five slow ones");
+        assert_eq!(cc.ssthresh(), cc.cwnd());
     }
 
     /// RFC 5681 §3.1: a lost SYN leaves one segment and says nothing about ssthresh.

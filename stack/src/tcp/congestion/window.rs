@@ -1,6 +1,7 @@
 //! What loss-based algorithms share: cwnd and ssthresh, how they fall, and how a fall is undone.
 
 use super::AckInfo;
+use super::hystart::{Growth, HyStart};
 
 /// No window is larger: more than a window of 2¹⁶−1 shifted by 14 (RFC 7323 §2.3) can never be in
 /// flight, and twice this still fits 32 bits.
@@ -23,7 +24,7 @@ pub const fn initial_window(mss: u16) -> u32 {
     if 10 * mss < most { 10 * mss } else { most }
 }
 
-/// cwnd, ssthresh, and what they were before the last reduction. 20 bytes.
+/// cwnd, ssthresh, and what they were before the last reduction. 28 bytes.
 #[derive(Clone, Debug)]
 pub struct Window {
     cwnd: u32,
@@ -33,6 +34,7 @@ pub struct Window {
     prior_cwnd: u32,
     /// ssthresh before the last reduction; 0 if that cannot be undone.
     prior_ssthresh: u32,
+    hystart: HyStart,
     mss: u16,
     phase: Phase,
     /// The window was not in full use when the last ACK came.
@@ -71,6 +73,7 @@ impl Window {
             ssthresh: u32::MAX,
             prior_cwnd: 0,
             prior_ssthresh: 0,
+            hystart: HyStart::new(),
             mss,
             phase: Phase::Open,
             app_limited: false,
@@ -119,14 +122,24 @@ impl Window {
         self.ssthresh == u32::MAX
     }
 
-    /// RFC 5681 §3.1, RFC 3465 §2.2: slow start, up to ssthresh.
+    /// Slow start, up to ssthresh (RFC 5681 §3.1).
     #[inline]
     pub fn slow_start(&mut self, ack: &AckInfo) {
+        let mss = self.mss();
+        // RFC 9406 §4.3: HyStart++ is for the first one; a later one has an ssthresh to stop at.
+        if self.in_initial_slow_start() {
+            let growth = self.hystart.on_ack(ack.rtt_us, ack.round_ended);
+            self.grow_to(self.cwnd + growth.increment(ack.bytes_acked, mss));
+            if growth == Growth::Ends {
+                self.end_slow_start();
+            }
+            return;
+        }
         let segments = match self.phase {
             Phase::Open | Phase::Recovery => ABC_LIMIT_SEGMENTS,
             Phase::TimedOut | Phase::SlowStartAfterRto => ABC_LIMIT_SEGMENTS_AFTER_RTO,
         };
-        self.grow_to(self.cwnd + ack.bytes_acked.min(segments * self.mss()));
+        self.grow_to(self.cwnd + ack.bytes_acked.min(segments * mss));
     }
 
     /// Sets cwnd to `cwnd` bytes, at most [`CWND_MAX`]; in slow start at most ssthresh.
@@ -141,7 +154,7 @@ impl Window {
     }
 
     /// RFC 9406 §4.2: slow start ends without a loss.
-    pub fn end_slow_start(&mut self) {
+    fn end_slow_start(&mut self) {
         self.ssthresh = self.cwnd;
         self.prior_cwnd = self.cwnd;
         self.prior_ssthresh = 0;
@@ -215,15 +228,20 @@ impl Window {
     }
 
     /// RFC 4015 §3.2, RFC 9438 §4.9: the reduction was a mistake. False if there is none that can
-    /// be undone. A window that has grown past its old size meanwhile keeps what it has.
+    /// be undone, or if the window has grown past its old size meanwhile: then what it has learned
+    /// since stays.
     pub fn undo(&mut self) -> bool {
         if self.prior_ssthresh == 0 {
             return false;
         }
-        self.cwnd = self.cwnd.max(self.prior_cwnd);
-        self.ssthresh = self.prior_ssthresh;
-        self.prior_ssthresh = 0;
+        let ssthresh = core::mem::take(&mut self.prior_ssthresh);
         self.phase = Phase::Open;
+        if self.cwnd >= self.prior_cwnd {
+            return false;
+        }
+        self.cwnd = self.prior_cwnd;
+        self.ssthresh = ssthresh;
+        self.app_limited = false;
         true
     }
 
@@ -242,11 +260,15 @@ impl Window {
     }
 
     /// RFC 5681 §4.1: after an idle period the ACK clock is gone; the restart window is the
-    /// initial window, or cwnd if that is less.
-    pub fn after_idle(&mut self) {
-        self.cwnd = self.cwnd.min(initial_window(self.mss));
+    /// initial window, or cwnd if that is less. Whether cwnd has changed.
+    pub fn after_idle(&mut self) -> bool {
+        let restart = self.cwnd.min(initial_window(self.mss));
+        let changed = restart != self.cwnd;
+        self.cwnd = restart;
         self.prior_ssthresh = 0;
         self.phase = Phase::Open;
+        self.hystart = HyStart::new();
+        changed
     }
 
     /// Segments now carry at most `mss` bytes; 0 counts as 1. cwnd counts bytes and stays, except
@@ -263,7 +285,7 @@ impl Window {
     }
 }
 
-const _: () = assert!(size_of::<Window>() <= 20);
+const _: () = assert!(size_of::<Window>() <= 28);
 
 #[cfg(test)]
 mod tests {
