@@ -60,7 +60,7 @@ pub enum Command {
     /// Datagrams over UDP as fast as possible, or at a rate
     ///
     /// Counts what was sent, and what came back if the target echoes. GSO is not used: every datagram
-    /// passes the network stack by itself. Measures no latency.
+    /// passes the network stack by itself. Measures no latency: latency_us is null in the JSON.
     UdpFlood(UdpFlood),
 }
 
@@ -70,7 +70,8 @@ What is counted:
   unexpected   duplicate, late or foreign datagrams
   corrupted    replies whose bytes are not those of the request
   refused      ICMP port unreachable; the request is lost as well, and never a latency
-  unsent       open loop: due, but this program could not keep the rate
+  unsent       open loop: due, but this program could not keep the rate; their latency is the time
+               they had waited, a lower bound (latency_lower_bounds in the JSON)
   dropped here replies dropped because this program's own socket buffer was full";
 
 /// `loadgen udp-rr`.

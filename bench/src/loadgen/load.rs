@@ -244,7 +244,8 @@ pub struct Tally {
     pub unsent: u64,
     /// Errors of system calls, by errno.
     pub errors: ErrorCounts,
-    /// Latency of the replies, in nanoseconds.
+    /// Latency of the replies, in nanoseconds; and of an open loop how long those that never left had
+    /// waited when the time was over.
     pub latency: Histogram<u64>,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pacing::Arrivals;
 use super::run::{Kind, Outcome, Plan};
-use dataplane::observe::report::LatencyUs;
+use dataplane::observe::report::{LatencyUs, plural};
 
 /// One run, as `--json` writes it. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,9 +70,13 @@ pub struct Report {
     pub sent_bits_per_s: f64,
     /// UDP payload received, in bits per second.
     pub received_bits_per_s: f64,
-    /// Latency of the replies, in microseconds; not of a flood, which does not measure it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Latency of the replies, in microseconds, and lower bounds of what never left (see
+    /// `latency_lower_bounds`); null for a flood, which does not measure it.
     pub latency_us: Option<LatencyUs>,
+    /// How many of the latencies are lower bounds: an open loop's `unsent` requests, with the time
+    /// from when each was due to the end of the run.
+    #[serde(default)]
+    pub latency_lower_bounds: u64,
 }
 
 impl Report {
@@ -139,6 +143,7 @@ impl Report {
             sent_bits_per_s: sent_per_s * bits,
             received_bits_per_s: rate_per_s * bits,
             latency_us: (!is_flood).then(|| LatencyUs::of(&tally.latency)),
+            latency_lower_bounds: if is_flood { 0 } else { tally.unsent },
         }
     }
 
@@ -230,14 +235,6 @@ pub fn headline(plan: &Plan) -> String {
     )
 }
 
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{count} {noun}s")
-    }
-}
-
 /// The table a run ends with.
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -290,7 +287,12 @@ impl fmt::Display for Report {
             (
                 "unsent",
                 self.unsent,
-                "due, but the sender could not keep the rate",
+                if self.is_flood() {
+                    "due, but the sender could not keep the rate"
+                } else {
+                    "due, but the sender could not keep the rate; above with how long they had \
+                     waited, a lower bound"
+                },
             ),
             (
                 "dropped here",
@@ -420,6 +422,14 @@ mod tests {
         assert_eq!(json["loop"], "open");
         assert_eq!(json["arrivals"], "poisson");
         assert_eq!(json["offered_rate"], 1000.0);
+        assert_eq!(json["latency_lower_bounds"], 0);
+
+        let mut behind = outcome();
+        behind.tally.unsent = 7;
+        let report = Report::new(&plan(kind), &behind);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["latency_lower_bounds"], 7);
+        assert!(report.to_string().contains("a lower bound"), "{report}");
     }
 
     #[test]
@@ -434,7 +444,8 @@ mod tests {
         );
         assert_eq!(report.sent_bits_per_s, 500.0 * 64.0 * 8.0);
         let json = serde_json::to_value(&report).unwrap();
-        assert!(json.get("latency_us").is_none());
+        assert_eq!(json.get("latency_us"), Some(&serde_json::Value::Null));
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
         assert!(!report.to_string().contains("p50"));
     }
 

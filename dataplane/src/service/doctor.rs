@@ -3,6 +3,7 @@
 
 use super::{ServiceError, machine};
 use crate::driver::Interface;
+use crate::observe::report::plural;
 use crate::steering::{attached, preflight};
 use config::{Config, HugePages, Machine, Mode, Queues};
 use serde::Serialize;
@@ -207,7 +208,7 @@ fn queues(config: &Config, interface: &Interface, machine: &Machine, diagnosis: 
     diagnosis.add(
         "queues",
         Outcome::Ok,
-        format!("{queues:?} on {workers} workers"),
+        format!("{queues:?} on {}", plural(workers, "worker")),
     );
 }
 

@@ -11,7 +11,7 @@ use crate::control::signals::{SignalEvent, Signals};
 use crate::driver::{AttachMode, Interface};
 use crate::observe::hgrm;
 use crate::observe::observation::Observation;
-use crate::observe::report::LatencyReport;
+use crate::observe::report::{LatencyReport, plural};
 use crate::steering::{RuleSet, Steering, SteeringConfig, SteeringError};
 use crate::worker::command::{Command, Request};
 use config::Config;
@@ -228,12 +228,12 @@ impl Service {
             }
         }
         tracing::info!(
-            "ready: {} ({}) in {} mode, huge pages {}, {} services",
+            "ready: {} ({}) in {} mode, huge pages {}, {}",
             self.interface.name,
             self.interface.driver,
             report.mode,
             if report.huge_pages { "on" } else { "off" },
-            self.config.services.len(),
+            plural(self.config.services.len(), "service"),
         );
     }
 
