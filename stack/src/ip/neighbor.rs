@@ -26,7 +26,7 @@
 //! addresses on our link can only push out other inventions as long as there are any.
 
 use crate::hash::HashKey;
-use crate::ip::address::{Ip, IpAddress, UnicastAddr};
+use crate::ip::address::{Ip, IpAddress};
 use crate::ip::rate_limit::TokenBucket;
 use crate::link::{AddressOwner, MacAddr};
 use crate::table::{Index, SLOTS_MAX, TimeOrder};
@@ -342,7 +342,7 @@ impl<I: Ip, P> NeighborCache<I, P> {
     /// (RFC 4861 §7.2.3). A new neighbour is remembered, but not yet believed reachable.
     pub fn learn(&mut self, address: I::Addr, mac: MacAddr, now: Instant) -> Update<P> {
         // RFC 1812 §3.3.2: no host has a group's Ethernet address.
-        if UnicastAddr::new(address).is_none() || !is_station(mac) {
+        if !address.is_single_host() || !is_station(mac) {
             return Update::NOTHING;
         }
         if self.find(address).is_some() {

@@ -11,11 +11,10 @@
 //! memory costs more than many a step on the way. The long way is never compiled in.
 
 use super::Stack;
-use super::input::SourceCheck;
 use super::output::Hop;
 use super::version::{Header, IpStack};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ipv4, Ipv6};
+use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::udp::{Headers, Parts};
 use crate::wire::udp::Verified;
 use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
