@@ -101,6 +101,7 @@ fn it_is_attached_in_the_mode_asked_for() {
             let attached = query("near").expect("it is attached");
             assert_eq!(attached.mode, expected);
             assert_eq!(attached.name, "dataplane_steer");
+            assert!(attached.is_ours());
             assert_eq!(
                 attached.program_id,
                 steering.program_id().expect("it is loaded")
