@@ -42,6 +42,7 @@ pub(super) struct Service {
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) cost: observing::Cost,
+    pub(super) conflicts: observing::Conflicts,
     /// Packets were ours at some time: there is something to report.
     served: bool,
     _memberships: Memberships,
@@ -114,6 +115,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         started: Instant::now(),
         started_at: SystemTime::now(),
         cost: observing::Cost::default(),
+        conflicts: observing::Conflicts::default(),
         served: false,
         _memberships: memberships,
     };
@@ -323,6 +325,7 @@ impl Service {
             }
         }
         self.cost.tick(&mut self.steering);
+        self.look_for_conflicts();
         Ok(())
     }
 
