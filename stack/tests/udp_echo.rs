@@ -314,6 +314,57 @@ fn a_packet_for_us_alone_in_a_frame_for_everybody_is_dropped() {
     }
 }
 
+/// Each socket costs what its own entries cost: if binding one looked at all others, this would not
+/// come to an end.
+#[test]
+fn many_sockets_are_bound_found_and_closed() {
+    let mut host = Host::new(Config {
+        udp_sockets: 60_000,
+        ..Config::default()
+    });
+    let bind = |port: u16, v6only| stack::socket::bind::Bind {
+        local: SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port),
+        v6only,
+    };
+    let sockets: Vec<_> = (1..=60_000)
+        .map(|port| host.stack.udp_bind(bind(port, false), 1).unwrap())
+        .collect();
+    let again = host.stack.udp_bind(bind(7, true), 1);
+    assert_eq!(again, Err(stack::socket::bind::BindError::AddressInUse));
+    let deliver = |host: &mut Host, port: u16| {
+        for (from, to) in [
+            (v4(PEER_V4, 1), v4(OWN_V4, port)),
+            (v6(PEER_V6, 1), v6(OUR_V6, port)),
+        ] {
+            host.receive(&udp_packet(from, to, b"x"));
+            let socket = sockets[usize::from(port) - 1];
+            assert_eq!(host.echo(socket), 1, "{port}");
+            assert_eq!(read_udp(&host.sent()[0]).0, to);
+        }
+    };
+    for port in (1..=60_000).step_by(997) {
+        deliver(&mut host, port);
+    }
+    for (port, socket) in (1..).zip(&sockets) {
+        if port % 2 == 0 {
+            host.stack.udp_close(&mut host.pool, *socket);
+        }
+    }
+    for port in (1..=60_000).step_by(997) {
+        if port % 2 == 1 {
+            deliver(&mut host, port);
+        } else {
+            let before = host.stack.drops().get(DropReason::UdpNoSocket);
+            host.receive(&udp_packet(v4(PEER_V4, 1), v4(OUR_V4, port), b"x"));
+            let after = host.stack.drops().get(DropReason::UdpNoSocket);
+            assert_eq!(after - before, 1);
+        }
+    }
+    let socket = host.stack.udp_bind(bind(8, false), 1).unwrap();
+    host.receive(&udp_packet(v4(PEER_V4, 1), v4(OUR_V4, 8), b"x"));
+    assert_eq!(host.echo(socket), 1);
+}
+
 /// RFC 768: a sender that wants no reply may leave its port open.
 #[test]
 fn a_datagram_without_a_source_port_is_delivered_and_not_answered() {
