@@ -13,6 +13,7 @@
 use super::Stack;
 use super::output::Hop;
 use super::version::{Header, IpStack};
+use crate::counters::Event;
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::udp::{Headers, Parts};
@@ -108,7 +109,17 @@ impl<P: FramePool> Stack<P> {
         } else {
             None
         };
+        if turned.is_some() {
+            self.count_sent(parts);
+        }
         turned.is_some()
+    }
+
+    #[inline(always)]
+    pub(super) fn count_sent(&mut self, parts: &Parts) {
+        self.events.count(Event::UdpTx);
+        self.events
+            .add(Event::UdpTxBytes, u64::from(parts.payload_len));
     }
 
     #[inline(always)]
