@@ -152,10 +152,16 @@ impl Books {
                 return Some(sequence);
             }
             Verdict::Intact { .. } | Verdict::Foreign => self.count_unexpected(now),
-            Verdict::Corrupted if self.warm(now) => self.tally.corrupted += 1,
-            Verdict::Corrupted => {}
+            Verdict::Corrupted => self.count_corrupted(now),
         }
         None
+    }
+
+    /// Counts a reply that was changed on the way.
+    pub fn count_corrupted(&mut self, now: u64) {
+        if self.warm(now) {
+            self.tally.corrupted += 1;
+        }
     }
 
     /// Counts a request whose time, intended or actual, is `at`.

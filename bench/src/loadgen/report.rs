@@ -6,7 +6,9 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::pacing::Arrivals;
-use super::run::{Kind, Outcome, Plan};
+use super::run::{Engine, Kind, Outcome, Plan, XdpOutcome};
+use super::xdp::XdpReport;
+use super::xdp::engine::XdpCounts;
 use dataplane::observe::report::{LatencyUs, plural};
 
 /// One run, as `--json` writes it. Fields are only ever added.
@@ -14,7 +16,7 @@ use dataplane::observe::report::{LatencyUs, plural};
 pub struct Report {
     /// `udp-rr` or `udp-flood`.
     pub mode: String,
-    /// What carried the load: `kernel` for kernel sockets.
+    /// What carried the load: `kernel` for kernel sockets, `xdp` for AF_XDP.
     pub engine: String,
     /// The address it went to.
     pub target: String,
@@ -56,7 +58,7 @@ pub struct Report {
     pub corrupted: u64,
     /// Requests that were due and never sent, because the sender was behind.
     pub unsent: u64,
-    /// Replies the kernel dropped at this program's own sockets.
+    /// Replies dropped at this program's own sockets or rings because they were full.
     pub client_dropped: u64,
     /// Errors of system calls, by name.
     pub errors: BTreeMap<String, u64>,
@@ -77,6 +79,65 @@ pub struct Report {
     /// from when each was due to the end of the run.
     #[serde(default)]
     pub latency_lower_bounds: u64,
+    /// Share of the counted time in which this program had nothing to do, 0 to 1: what the client
+    /// could have done more. Null where it is not known (kernel sockets).
+    #[serde(default)]
+    pub client_idle: Option<f64>,
+    /// What the xdp engine obtained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<Xdp>,
+}
+
+/// The xdp engine's part of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xdp {
+    /// The interface.
+    pub interface: String,
+    /// Its kernel driver.
+    pub driver: String,
+    /// The mode in force: `zero-copy`, `copy` or `generic`.
+    pub mode: String,
+    /// Queues in use.
+    pub queues: usize,
+    /// Modes that could not be had before this one, and why.
+    pub refusals: Vec<String>,
+    /// Replies whose UDP checksum was left to a NIC that was not there; everything else about them
+    /// was verified.
+    pub checksums_incomplete: u64,
+    /// Frames that arrived on another thread's queue.
+    pub strays: u64,
+}
+
+impl Xdp {
+    fn new(outcome: &XdpOutcome) -> Self {
+        let XdpOutcome {
+            report:
+                XdpReport {
+                    interface,
+                    driver,
+                    mode,
+                    queues,
+                    refusals,
+                },
+            counts:
+                XdpCounts {
+                    idle_ns: _,
+                    checksums_incomplete,
+                    strays,
+                    dropped: _,
+                },
+            idle_share: _,
+        } = outcome;
+        Self {
+            interface: interface.clone(),
+            driver: driver.clone(),
+            mode: mode.clone(),
+            queues: *queues,
+            refusals: refusals.clone(),
+            checksums_incomplete: *checksums_incomplete,
+            strays: *strays,
+        }
+    }
 }
 
 impl Report {
@@ -112,7 +173,7 @@ impl Report {
         let bits = plan.size as f64 * 8.0;
         Self {
             mode: mode.into(),
-            engine: "kernel".into(),
+            engine: plan.engine.name().into(),
             target: plan.target.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             loop_kind: loop_kind.into(),
@@ -144,6 +205,8 @@ impl Report {
             received_bits_per_s: rate_per_s * bits,
             latency_us: (!is_flood).then(|| LatencyUs::of(&tally.latency)),
             latency_lower_bounds: if is_flood { 0 } else { tally.unsent },
+            client_idle: outcome.xdp.as_ref().map(|xdp| xdp.idle_share),
+            xdp: outcome.xdp.as_ref().map(Xdp::new),
         }
     }
 
@@ -206,8 +269,13 @@ pub fn headline(plan: &Plan) -> String {
         flows,
         threads,
         size,
+        engine,
         ..
     } = plan;
+    let carrier = match engine {
+        Engine::Kernel => "kernel sockets",
+        Engine::Xdp(_) => "AF_XDP",
+    };
     let what = match kind {
         Kind::ClosedLoop => "udp-rr, closed loop".to_owned(),
         Kind::OpenLoop {
@@ -226,7 +294,7 @@ pub fn headline(plan: &Plan) -> String {
         Kind::Flood { rate: None } => "udp-flood, as fast as possible".to_owned(),
     };
     format!(
-        "{what} to {target} over kernel sockets: {size} bytes, {}, {}, {:.1} s after {:.1} s of \
+        "{what} to {target} over {carrier}: {size} bytes, {}, {}, {:.1} s after {:.1} s of \
          warm-up",
         plural(*flows, "flow"),
         plural(*threads, "thread"),
@@ -297,7 +365,7 @@ impl fmt::Display for Report {
             (
                 "dropped here",
                 self.client_dropped,
-                "this program's socket buffers were full",
+                "this program's socket buffers or rings were full",
             ),
         ];
         for (name, count, meaning) in remarks {
@@ -307,6 +375,36 @@ impl fmt::Display for Report {
         }
         if !self.errors.is_empty() {
             rows.push(("errors", errors_text(&self.errors)));
+        }
+        if let Some(xdp) = &self.xdp {
+            let Xdp {
+                interface,
+                driver,
+                mode,
+                queues,
+                refusals,
+                checksums_incomplete,
+                strays,
+            } = xdp;
+            let queues = plural(*queues, "queue");
+            rows.push((
+                "AF_XDP",
+                format!("{mode} on {queues} of {interface} ({driver})"),
+            ));
+            rows.extend(refusals.iter().map(|refusal| ("", refusal.clone())));
+            if *checksums_incomplete > 0 {
+                let what = "replies without a finished checksum, as a veth's kernel end sends them";
+                rows.push(("", format!("{checksums_incomplete} {what}")));
+            }
+            if *strays > 0 {
+                rows.push((
+                    "",
+                    format!("{strays} frames came to another thread's queue"),
+                ));
+            }
+        }
+        if let Some(idle) = self.client_idle {
+            rows.push(("idle here", format!("{:.1} % of the time", idle * 100.0)));
         }
         let mut table = String::new();
         if self.interrupted {
@@ -358,6 +456,7 @@ mod tests {
             timeout: Duration::from_millis(500),
             seed: 9,
             idle: Default::default(),
+            engine: Engine::Kernel,
         }
     }
 
@@ -375,6 +474,7 @@ mod tests {
             tally,
             duration_s: 2.0,
             client_dropped: 0,
+            xdp: None,
             interrupted: false,
         }
     }
@@ -410,6 +510,48 @@ mod tests {
             assert!((value - 50.0).abs() < 0.1, "{key}: {value}");
         }
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    }
+
+    #[test]
+    fn the_xdp_engine_says_what_it_obtained() {
+        let mut plan = plan(Kind::ClosedLoop);
+        plan.engine = Engine::Xdp(crate::loadgen::xdp::XdpOptions {
+            interface: None,
+            mode: config::Mode::Auto,
+        });
+        let mut outcome = outcome();
+        outcome.xdp = Some(XdpOutcome {
+            report: XdpReport {
+                interface: "eth0".into(),
+                driver: "veth".into(),
+                mode: "copy".into(),
+                queues: 2,
+                refusals: vec!["zero-copy is not to be had: no".into()],
+            },
+            counts: XdpCounts {
+                checksums_incomplete: 5,
+                ..XdpCounts::default()
+            },
+            idle_share: 0.25,
+        });
+        let report = Report::new(&plan, &outcome);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["engine"], "xdp");
+        assert_eq!(json["client_idle"], 0.25);
+        assert_eq!(
+            (&json["xdp"]["mode"], &json["xdp"]["queues"]),
+            (&"copy".into(), &2.into())
+        );
+        let text = report.to_string();
+        for part in [
+            "copy on 2 queues of eth0 (veth)",
+            "zero-copy is not",
+            "5 replies",
+            "25.0 %",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(headline(&plan).contains("over AF_XDP"));
     }
 
     #[test]
