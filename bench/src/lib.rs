@@ -4,6 +4,7 @@
 //! * [`histogram`], [`stats`]: latency histograms and their exports; medians and ratios of runs
 //! * [`cpu`]: which CPUs a thread may use, and how busy they were
 //! * [`netns`]: network namespaces and veth pairs that clean up after themselves
+//! * [`queues`]: an interface's queues and the steering program in front of them
 //! * [`batch`], [`socket`]: many datagrams per system call; socket options; signals and the clock
 //!   are in [`signal`] and [`clock`]
 pub mod batch;
@@ -12,6 +13,7 @@ pub mod cpu;
 pub mod histogram;
 pub mod loadgen;
 pub mod netns;
+pub mod queues;
 pub mod signal;
 pub mod socket;
 pub mod stats;

@@ -1,6 +1,6 @@
-//! The servers `make bench` compares, each over a veth pair between two namespaces: every reply intact
-//! over IPv4 and IPv6, and the interface the kernel's again afterwards. What needs root is skipped by
-//! name without it.
+//! The servers `make bench` compares and the engines of `loadgen`, over a veth pair between two
+//! namespaces: every reply intact over IPv4 and IPv6, and the interface the kernel's again afterwards.
+//! What needs root is skipped by name without it.
 #![allow(clippy::unwrap_used)] // A test that panics is a test that fails.
 
 use std::fs;
@@ -132,4 +132,174 @@ fn the_reflector_says_what_is_wrong() {
         said.contains(INTERFACE) && !said.contains("panicked"),
         "{said}"
     );
+}
+
+/// Loads the server's port 7 over AF_XDP, with these arguments besides.
+fn load_over_xdp(veth: &Veth, address: IpAddr, arguments: &[&str]) -> std::process::Output {
+    veth.client
+        .command(LOADGEN)
+        .args(["udp-rr", &SocketAddr::new(address, 7).to_string()])
+        .args(["--engine", "xdp", "--duration", "0.5", "--warmup", "0"])
+        .args(["--quiet", "--json", "-"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What is attached to the client's interface.
+fn attached(veth: &Veth) -> bool {
+    let link = veth.client.ip(["link", "show", "dev", INTERFACE]);
+    link.unwrap().contains("xdp")
+}
+
+#[test]
+fn the_xdp_engine_loads_a_kernel_server_over_both_versions_and_leaves_nothing() {
+    let Some(veth) =
+        pair("the_xdp_engine_loads_a_kernel_server_over_both_versions_and_leaves_nothing")
+    else {
+        return;
+    };
+    let mut command = veth.server.command(KERNEL_UDP_ECHO);
+    let mut server = Process::start(command.args(["--listen", "[::]:7"]), READY_WAIT).unwrap();
+    for address in [IpAddr::from(SERVER_V4), IpAddr::from(SERVER_V6)] {
+        // Closed loop; open loop; two threads, where replies come to either's queue.
+        for (arguments, mode) in [
+            (["--flows", "16", "--xdp-mode", "auto"].as_slice(), "copy"),
+            (&["--rate", "2k", "--xdp-mode", "generic"], "generic"),
+            (
+                &["--flows", "16", "--threads", "2", "--interface", INTERFACE],
+                "copy",
+            ),
+        ] {
+            let output = load_over_xdp(&veth, address, arguments);
+            assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+            let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(report.replies > 100, "{arguments:?}: {report:?}");
+            let wrong = (
+                report.corrupted,
+                report.unexpected,
+                report.refused,
+                report.lost,
+            );
+            assert_eq!(wrong, (0, 0, 0, 0), "{arguments:?}: {report:?}");
+            assert_eq!(report.engine, "xdp");
+            assert!(
+                report
+                    .client_idle
+                    .is_some_and(|share| (0.0..=1.0).contains(&share))
+            );
+            let xdp = report.xdp.unwrap();
+            assert_eq!((xdp.mode.as_str(), xdp.queues), (mode, 2));
+            // The server's end leaves checksums to a NIC, and veth is none.
+            assert!(xdp.checksums_incomplete > 100, "{xdp:?}");
+            assert!(!attached(&veth), "{arguments:?}");
+        }
+    }
+    // And the kernel's own sockets have the interface as before.
+    assert!(load(&veth, SERVER_V4.into()).replies > 100);
+    server.stop();
+}
+
+#[test]
+fn the_xdp_engine_counts_refusals() {
+    let Some(veth) = pair("the_xdp_engine_counts_refusals") else {
+        return;
+    };
+    for address in [IpAddr::from(SERVER_V4), IpAddr::from(SERVER_V6)] {
+        // Nobody listens: ICMP port unreachable, which quotes the request. The kernel sends a few,
+        // then one a second.
+        let output = load_over_xdp(&veth, address, &["--rate", "1k"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("refused"), "{}", said(&output));
+        let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report.refused > 0 && report.replies == 0, "{report:?}");
+        assert_eq!(report.unexpected, 0, "{report:?}");
+    }
+}
+
+#[test]
+fn the_xdp_engine_says_what_is_wrong() {
+    let Some(veth) = pair("the_xdp_engine_says_what_is_wrong") else {
+        return;
+    };
+    let missing = IpAddr::from([10, 77, 0, 99]);
+    for (address, arguments, reason) in [
+        (
+            SERVER_V4.into(),
+            ["--interface", "no-such-if"].as_slice(),
+            "no interface no-such-if",
+        ),
+        (SERVER_V4.into(), &["--size", "1473"], "at most 1472"),
+        (
+            SERVER_V4.into(),
+            &["--threads", "3", "--flows", "3"],
+            "more than the 2 queues",
+        ),
+        (
+            SERVER_V4.into(),
+            &["--xdp-mode", "zero-copy"],
+            "refuses zero-copy",
+        ),
+        (SERVER_V4.into(), &["--source", "10.77.0.7"], "10.77.0.7"),
+        (missing, &[], "answers for 10.77.0.99"),
+        ([192, 0, 2, 1].into(), &[], "no route to 192.0.2.1"),
+        ([127, 0, 0, 1].into(), &[], "--engine kernel"),
+    ] {
+        let output = load_over_xdp(&veth, address, arguments);
+        let said = said(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{address} {arguments:?}: {said}"
+        );
+        assert!(said.contains(reason), "{address} {arguments:?}: {said}");
+        assert_eq!(said.trim().lines().count(), 1, "one sentence: {said}");
+        assert!(!attached(&veth));
+    }
+}
+
+#[test]
+fn the_xdp_engine_ends_when_asked_to() {
+    let Some(veth) = pair("the_xdp_engine_ends_when_asked_to") else {
+        return;
+    };
+    let mut command = veth.server.command(KERNEL_UDP_ECHO);
+    let _server = Process::start(command.args(["--listen", "[::]:7"]), READY_WAIT).unwrap();
+    let child = veth
+        .client
+        .command(LOADGEN)
+        .args([
+            "udp-flood",
+            &SocketAddr::new(SERVER_V4.into(), 7).to_string(),
+        ])
+        .args([
+            "--engine",
+            "xdp",
+            "--duration",
+            "60",
+            "--quiet",
+            "--json",
+            "-",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + READY_WAIT;
+    while !attached(&veth) {
+        assert!(std::time::Instant::now() < deadline, "never attached");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report.interrupted && report.replies > 0, "{report:?}");
+    assert!(!attached(&veth));
 }

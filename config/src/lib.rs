@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod changes;
 mod document;
 mod error;
 mod machine;
@@ -24,6 +25,7 @@ mod schema;
 mod suggest;
 mod value;
 
+pub use changes::Changes;
 pub use error::{ConfigError, ConfigErrors};
 pub use machine::{InterfaceFacts, Machine};
 pub use schema::{

@@ -160,6 +160,7 @@ fn decimal<T: FromStr>(text: &str) -> Option<T> {
 /// An address and port a service may listen on.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     const ALLOWED: &str = "must be an address and port such as \"0.0.0.0:7\" or \"[::]:7\"";
+    const SCOPED: &str = "must be without a scope: the interface is the one of [interface]";
     let address: SocketAddr = text.parse().map_err(|_| {
         if let Some(port) = text.strip_prefix("*:").or(text.strip_prefix(':'))
             && decimal::<u16>(port).is_some()
@@ -168,6 +169,13 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         }
         if text.parse::<IpAddr>().is_ok() {
             return format!("{ALLOWED}; here the port is missing");
+        }
+        // RFC 4007 §11.2: `%` and a zone, here with the name of an interface.
+        if let Some((address, rest)) = text.split_once('%')
+            && let Some((_, port)) = rest.split_once("]:")
+            && let Ok(address) = format!("{address}]:{port}").parse::<SocketAddr>()
+        {
+            return format!("{SCOPED}: write \"{address}\"");
         }
         match text.rsplit_once(':') {
             Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => {
@@ -182,7 +190,8 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     if let SocketAddr::V6(v6) = address
         && v6.scope_id() != 0
     {
-        return Err("must be without a scope: the interface is the one of [interface]".into());
+        let address = SocketAddr::new(address.ip(), address.port());
+        return Err(format!("{SCOPED}: write \"{address}\""));
     }
     match address.ip() {
         ip if ip.is_unspecified() => Ok(address),

@@ -139,7 +139,7 @@ fn run(command: Command) -> Result<(), Failure> {
             if !diagnosis.is_fit() {
                 return Err(Failure(
                     "the service would not start here, see FAIL".into(),
-                    1,
+                    diagnosis.exit_code(),
                 ));
             }
         }
@@ -219,4 +219,20 @@ fn print(text: &str) {
     let _ = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn help_names_the_default_control_socket() {
+        let mut command = Cli::command();
+        let stats = command.find_subcommand_mut("stats").expect("there is one");
+        let help = stats.render_help().to_string();
+        let socket = Config::new("any").control.socket;
+        let socket = socket.to_str().expect("text");
+        assert!(help.contains(&format!("[default: {socket}]")), "{help}");
+    }
 }

@@ -1,13 +1,13 @@
-//! The netlink mirror against the running kernel, in network namespaces of its own. They have no
-//! name and go with the threads that hold them, however a test ends.
-// `unshare` is unsafe because it changes what the calling thread sees; see `own_network`.
-#![allow(unsafe_code)]
+//! The netlink mirror against the running kernel, in network namespaces of its own.
 // The lint knows test functions, but not what helps them.
 #![allow(clippy::unwrap_used)]
+
+mod namespace;
 
 use dataplane::control::netlink::{
     Mirror, MirrorConfig, MirrorError, MirrorEvent, MirrorHandle, snapshot,
 };
+use namespace::Namespace;
 use stack::{
     ip::route::{Route, RouteKind},
     link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate},
@@ -31,78 +31,14 @@ fn ip(text: &str) -> IpAddr {
 
 /// Skips by name where the test cannot run.
 fn allowed(test: &str) -> bool {
-    let allowed = thread::spawn(own_network).join().unwrap().is_ok();
+    let allowed = Namespace::new().is_some();
     if !allowed {
         eprintln!("skipped: {test}: needs root (CAP_NET_ADMIN)");
     }
     allowed
 }
 
-/// Gives the calling thread a network of its own.
-fn own_network() -> rustix::io::Result<()> {
-    // SAFETY: only this thread's view of the network changes, and the threads that call this have
-    // nothing open yet.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-}
-
 type Job = Box<dyn FnOnce() + Send>;
-
-/// A network namespace, held by a thread.
-struct Namespace {
-    jobs: std_mpsc::Sender<Job>,
-    /// Where `ip link … netns` finds it.
-    path: String,
-}
-
-impl Namespace {
-    fn new() -> Self {
-        let (jobs, queue) = std_mpsc::channel::<Job>();
-        let (ready, started) = std_mpsc::channel();
-        thread::spawn(move || {
-            own_network().unwrap();
-            let thread = rustix::thread::gettid().as_raw_nonzero();
-            ready
-                .send(format!("/proc/{}/task/{thread}/ns/net", std::process::id()))
-                .unwrap();
-            for job in queue {
-                job();
-            }
-        });
-        let path = started.recv().unwrap();
-        let namespace = Self { jobs, path };
-        namespace.ip("link set lo up");
-        namespace
-    }
-
-    /// Runs `job` inside and returns what it returns.
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, result) = std_mpsc::channel();
-        self.jobs
-            .send(Box::new(move || drop(done.send(job()))))
-            .unwrap();
-        result.recv().expect("the job panicked")
-    }
-
-    /// Runs `ip` inside.
-    fn ip(&self, arguments: &str) {
-        let arguments: Vec<String> = arguments.split_whitespace().map(String::from).collect();
-        self.run(move || {
-            let output = Command::new("ip").args(&arguments).output().unwrap();
-            let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(
-                output.status.success(),
-                "ip {}: {error}",
-                arguments.join(" ")
-            );
-        });
-    }
-
-    /// A path under /proc/sys/net, which shows the namespace of the thread that opens it.
-    fn sysctl(&self, key: &str, value: &str) {
-        let (key, value) = (format!("/proc/sys/net/{key}"), value.to_owned());
-        self.run(move || std::fs::write(&key, value).unwrap_or_else(|e| panic!("{key}: {e}")));
-    }
-}
 
 /// A mirror in its own thread, and what it has told so far.
 struct Following {
@@ -123,12 +59,9 @@ impl Following {
         let (to_test, events) = std_mpsc::channel();
         let (ready, started) = std_mpsc::channel();
         let (pause, mut pauses) = mpsc::channel::<Job>(1);
-        let path = namespace.path.clone();
+        let namespace = namespace.clone();
         thread::spawn(move || {
-            let file = std::fs::File::open(path).unwrap();
-            let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(kind))
-                .unwrap();
+            namespace.enter().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -268,7 +201,7 @@ fn config(interface: &str) -> MirrorConfig {
 /// Two namespaces joined by a link: ours with `left`, 192.0.2.1 and 2001:db8::1; the peer's with
 /// `right`, 192.0.2.2 and 2001:db8::2.
 fn pair() -> (Namespace, Namespace) {
-    let (ours, peers) = (Namespace::new(), Namespace::new());
+    let (ours, peers) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     for namespace in [&ours, &peers] {
         // Addresses are usable at once, and nothing but the test makes routes.
         namespace.sysctl("ipv6/conf/default/accept_dad", "0");
@@ -276,7 +209,7 @@ fn pair() -> (Namespace, Namespace) {
     }
     ours.ip(&format!(
         "link add left type veth peer name right netns {}",
-        peers.path
+        peers.path()
     ));
     for (namespace, name, host) in [(&ours, "left", 1), (&peers, "right", 2)] {
         namespace.ip(&format!(
@@ -690,7 +623,7 @@ fn removal_is_told_and_return_is_noticed() {
     assert!(following.handle.request_neighbor(ip("192.0.2.2")));
     ours.ip(&format!(
         "link add left type veth peer name right netns {}",
-        peers.path
+        peers.path()
     ));
     ours.ip("addr add 10.1.1.1/24 dev left");
     following.until("the return", |f| f.has_address("10.1.1.1"));
@@ -757,7 +690,7 @@ fn what_is_missing_is_named() {
     if !allowed("what_is_missing_is_named") {
         return;
     }
-    let ours = Namespace::new();
+    let ours = Namespace::new().unwrap();
     let error = ours.run(|| snapshot(&config("nosuch0"))).unwrap_err();
     assert!(matches!(&error, MirrorError::NoInterface { interface } if interface == "nosuch0"));
     assert!(error.to_string().contains("nosuch0"), "{error}");

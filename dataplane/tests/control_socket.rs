@@ -260,6 +260,11 @@ fn a_dead_socket_is_taken_over() {
     assert_eq!(client.info().unwrap().version, "1.2.3");
     client.stop().unwrap();
     server.join().unwrap();
+
+    let file = directory.0.join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = Client::connect(&file).unwrap_err();
+    assert!(matches!(error, ClientError::NotASocket { .. }), "{error}");
 }
 
 #[test]

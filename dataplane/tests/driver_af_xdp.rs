@@ -352,7 +352,7 @@ fn zero_copy_that_cannot_be_had_is_an_error_that_says_what_to_do() {
                 ..options(&[0])
             })
             .unwrap_err();
-            assert!(error.is_mode_refused(), "{error:?}");
+            assert!(error.mode_refusal().is_some(), "{error:?}");
             let sentence = error.to_string();
             assert!(
                 sentence.contains("dut0 (driver veth) refuses zero-copy on queue 0")

@@ -1,9 +1,10 @@
 //! The program on real interfaces: veth pairs and loopback in network namespaces of their own, each of
-//! which belongs to one thread and vanishes with it. Needs root; skipped by name without.
-#![allow(unsafe_code)] // unshare(2) and raw BPF calls to make a program that is not ours.
+//! which vanishes with its test. Needs root; skipped by name without.
+#![allow(unsafe_code)] // raw BPF calls to make a program that is not ours.
 
 #[path = "../../ebpf/steer/tests/common/mod.rs"]
 mod common;
+mod namespace;
 
 use common::corpus::corpus;
 use dataplane::steering::attached::{self, AttachedMode};
@@ -12,6 +13,7 @@ use dataplane::steering::{
     SteeringError, Verdict,
 };
 use libbpf_rs::{Xdp, XdpFlags, libbpf_sys};
+use namespace::{Namespace, ip};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, socket_with,
 };
@@ -35,28 +37,11 @@ macro_rules! need_root {
     };
 }
 
-/// Runs `test` on a thread with a network namespace of its own, which dies with the thread.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let outcome = thread::spawn(move || {
-        // SAFETY: without CLONE_FILES or CLONE_VM, only this thread's view of the network changes.
-        let status = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(status, 0, "root may make network namespaces");
-        test();
-    })
-    .join();
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// `ip`, in the namespace of the calling thread.
-fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("iproute2 is installed");
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {message}");
+/// Runs `test` on a thread with a network namespace of its own.
+fn in_namespace(test: impl FnOnce() + Send) {
+    Namespace::new()
+        .expect("root may make network namespaces")
+        .run(test);
 }
 
 /// A pair of interfaces `near` and `far` that say nothing by themselves.
@@ -101,6 +86,7 @@ fn it_is_attached_in_the_mode_asked_for() {
             let attached = query("near").expect("it is attached");
             assert_eq!(attached.mode, expected);
             assert_eq!(attached.name, "dataplane_steer");
+            assert!(attached.is_ours());
             assert_eq!(
                 attached.program_id,
                 steering.program_id().expect("it is loaded")

@@ -306,6 +306,10 @@ impl Oracle<'_> {
         packet: &Parsed,
         short: Verdict,
     ) -> Verdict {
+        // RFC 6980 §5.
+        if packet.first_fragment {
+            return Verdict::PassUnmatched;
+        }
         let Some(target) = data.get(at + 8..at + 24) else {
             return short;
         };

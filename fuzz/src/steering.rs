@@ -145,8 +145,6 @@ fn judge(stack: &mut Stack<HeapPool>, pool: &mut HeapPool, tables: &MemoryTables
                 assert!(!grew(reason), "{} for {}", reason.name(), shown());
             }
         }
-        // RFC 6980 §5: a solicitation in pieces is nobody's.
-        Verdict::RedirectNeighbor if View::of(frame).is_some_and(|view| view.piece.is_some()) => {}
         Verdict::RedirectPrefix | Verdict::RedirectArp | Verdict::RedirectNeighbor => {
             for reason in [DropReason::IpNotLocal, DropReason::VlanMismatch] {
                 assert!(!grew(reason), "{} for {}", reason.name(), shown());

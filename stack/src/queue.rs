@@ -54,6 +54,13 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Whether the next [`push`](Self::push) adds its item.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.fresh.len() < self.fresh.capacity()
+            || (!self.rest.is_empty() && self.rest.len() < self.rest.capacity())
+    }
+
     /// Takes the oldest item.
     pub(crate) fn pop(&mut self) -> Option<T> {
         if self.rest.is_empty() {
@@ -132,6 +139,7 @@ mod tests {
                     }
                     _ => {
                         let room = oracle.len() < limit;
+                        prop_assert_eq!(queue.has_room(), room);
                         prop_assert_eq!(queue.push(n), if room { Ok(()) } else { Err(n) });
                         oracle.extend(room.then_some(n));
                     }

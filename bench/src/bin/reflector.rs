@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use bench::clock::now_ns;
 use bench::cpu::pin_current_thread;
+use bench::queues;
 use bench::signal::stop_flag;
 use clap::Parser;
 use config::{Config, Cores, IdlePolicy};
-use dataplane::driver::{AfXdp, AfXdpOptions, Batch, Driver, Interface, Link, attempts};
-use dataplane::steering::{PortRule, Protocol, RuleSet, Scope, Steering, SteeringConfig};
+use dataplane::driver::{AfXdp, AfXdpOptions, Batch, Driver, Interface, Link};
+use dataplane::steering::{PortRule, Protocol, RuleSet, Scope, Steering, SteeringError};
 use stack::frame::{Frame as _, FramePool as _};
 
 /// Sends UDP datagrams back from where the driver receives them, without a stack: the yardstick of the
@@ -78,43 +79,25 @@ fn run(arguments: &Arguments) -> Result<(), String> {
 fn open(config: &Config, addresses: &[IpAddr]) -> Result<(AfXdp, Steering), String> {
     let name = &config.interface.name;
     let interface = Interface::by_name(name).map_err(|error| error.to_string())?;
-    let queues = config.queue_ids(interface.queues());
-    let vlan = config.interface.vlan.clone();
-    let mut last = String::new();
-    for &attempt in attempts(config.interface.mode) {
-        let mut steering = Steering::load(&SteeringConfig {
-            vlan: vlan.clone(),
-            ..SteeringConfig::default()
-        })
-        .map_err(|error| error.to_string())?;
-        if let Err(error) = steering.attach(name, attempt.attach) {
-            last = error.to_string();
-            continue;
-        }
-        let driver = match AfXdp::open(&AfXdpOptions::configured(config, queues.clone(), attempt)) {
-            Ok(driver) => driver,
-            Err(error) if error.is_mode_refused() => {
-                last = error.to_string();
-                continue;
-            }
-            Err(error) => return Err(error.to_string()),
-        };
-        steer(&mut steering, &driver, &rules(config), addresses)
-            .map_err(|error| error.to_string())?;
-        return Ok((driver, steering));
-    }
-    Err(last)
+    let options = |attempt| {
+        let queues = config.queue_ids(interface.queues());
+        vec![AfXdpOptions::configured(config, queues, attempt)]
+    };
+    let interface = &config.interface;
+    let mut opened = queues::open(name, interface.mode, &interface.vlan, options)?;
+    steer(&mut opened.steering, &rules(config), addresses).map_err(|error| error.to_string())?;
+    let driver = opened.drivers.pop();
+    Ok((
+        driver.expect("invariant: one driver was asked for"),
+        opened.steering,
+    ))
 }
 
 fn steer(
     steering: &mut Steering,
-    driver: &AfXdp,
     rules: &RuleSet,
     addresses: &[IpAddr],
-) -> Result<(), dataplane::steering::SteeringError> {
-    for (queue, socket) in driver.sockets() {
-        steering.register_socket(queue, socket)?;
-    }
+) -> Result<(), SteeringError> {
     steering.set_locals(addresses)?;
     steering.set_rules(rules)?;
     steering.set_enabled(true)

@@ -9,8 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::kernel::Idle;
 use super::pacing::{Arrivals, Rate};
 use super::probe::{HEADER_LEN, SIZE_MAX};
-use super::run::{Kind, Plan};
+use super::run::{self, Kind, Plan};
 use super::target::{Family, Target};
+use super::xdp::XdpOptions;
 use crate::cpu::CpuList;
 
 /// Most flows of a run: every flow takes a source port, and there are 65,535.
@@ -41,6 +42,7 @@ Examples:
   loadgen udp-rr '[fd00::2]:7' --rate 50k          latency at 50,000 requests a second
   loadgen udp-rr '[fe80::1%eth0]:7' --json -       JSON on standard output
   loadgen udp-flood 10.0.0.2:7 --duration 5        how many datagrams a second get through
+  loadgen udp-flood 10.0.0.2:7 --engine xdp        the same from a client that costs less (root)
 
 Exit code: 0 when replies came (or a flood was sent), 1 when nobody answered or something failed,
 2 when the command line is wrong.";
@@ -60,7 +62,7 @@ pub enum Command {
     /// Datagrams over UDP as fast as possible, or at a rate
     ///
     /// Counts what was sent, and what came back if the target echoes. GSO is not used: every datagram
-    /// passes the network stack by itself. Measures no latency.
+    /// passes the network stack by itself. Measures no latency: latency_us is null in the JSON.
     UdpFlood(UdpFlood),
 }
 
@@ -70,7 +72,8 @@ What is counted:
   unexpected   duplicate, late or foreign datagrams
   corrupted    replies whose bytes are not those of the request
   refused      ICMP port unreachable; the request is lost as well, and never a latency
-  unsent       open loop: due, but this program could not keep the rate
+  unsent       open loop: due, but this program could not keep the rate; their latency is the time
+               they had waited, a lower bound (latency_lower_bounds in the JSON)
   dropped here replies dropped because this program's own socket buffer was full";
 
 /// `loadgen udp-rr`.
@@ -121,6 +124,12 @@ struct Common {
     /// What carries the load
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
+    /// xdp engine: the interface to use [default: the one the kernel's route to the target takes]
+    #[arg(long, value_name = "IFACE")]
+    interface: Option<String>,
+    /// xdp engine: the mode to obtain; what was obtained is in the result [default: auto]
+    #[arg(long, value_enum, value_name = "MODE")]
+    xdp_mode: Option<XdpMode>,
     /// Flows, each with a socket and so a source port of its own
     #[arg(
         short, long, value_name = "N", default_value = "1",
@@ -174,6 +183,33 @@ enum Engine {
     /// Kernel sockets.
     #[default]
     Kernel,
+    /// AF_XDP on all queues of the interface: a fraction of the CPU time. Needs root; only replies to
+    /// its own requests are taken from the kernel
+    Xdp,
+}
+
+/// How the xdp engine gets at packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum XdpMode {
+    /// The best there is.
+    Auto,
+    /// The NIC reads and writes this program's memory.
+    ZeroCopy,
+    /// In the driver, with a copy.
+    Copy,
+    /// In the network stack: works on every interface.
+    Generic,
+}
+
+impl From<XdpMode> for config::Mode {
+    fn from(mode: XdpMode) -> Self {
+        match mode {
+            XdpMode::Auto => Self::Auto,
+            XdpMode::ZeroCopy => Self::ZeroCopy,
+            XdpMode::Copy => Self::Copy,
+            XdpMode::Generic => Self::Generic,
+        }
+    }
 }
 
 /// Where results go.
@@ -239,7 +275,9 @@ impl Common {
     ) -> Result<(Plan, Output), PlanError> {
         let Self {
             target,
-            engine: Engine::Kernel,
+            engine,
+            interface,
+            xdp_mode,
             flows,
             duration,
             size,
@@ -253,6 +291,19 @@ impl Common {
             json,
             quiet,
         } = self;
+        let engine = match engine {
+            Engine::Xdp => run::Engine::Xdp(XdpOptions {
+                interface,
+                mode: xdp_mode.map_or(config::Mode::Auto, Into::into),
+            }),
+            Engine::Kernel if interface.is_some() => {
+                return Err(PlanError::Usage("--interface needs --engine xdp".into()));
+            }
+            Engine::Kernel if xdp_mode.is_some() => {
+                return Err(PlanError::Usage("--xdp-mode needs --engine xdp".into()));
+            }
+            Engine::Kernel => run::Engine::Kernel,
+        };
         // All of these are 32 bits or less, and so is usize at its smallest on Linux.
         let [flows, size] = [flows, size].map(|value| value as usize);
         let threads = threads.map(|threads| threads as usize);
@@ -292,6 +343,7 @@ impl Common {
             timeout,
             seed,
             idle,
+            engine,
         };
         Ok((
             plan,
@@ -411,6 +463,26 @@ mod tests {
     }
 
     #[test]
+    fn engines() {
+        let engine = |line: &str| plan(line).unwrap().0.engine;
+        assert_eq!(engine("udp-rr 127.0.0.1:7"), run::Engine::Kernel);
+        let auto = XdpOptions {
+            interface: None,
+            mode: config::Mode::Auto,
+        };
+        assert_eq!(
+            engine("udp-rr 127.0.0.1:7 --engine xdp"),
+            run::Engine::Xdp(auto)
+        );
+        let generic = XdpOptions {
+            interface: Some("eth0".into()),
+            mode: config::Mode::Generic,
+        };
+        let line = "udp-flood [::1]:7 --engine xdp --interface eth0 --xdp-mode generic";
+        assert_eq!(engine(line), run::Engine::Xdp(generic));
+    }
+
+    #[test]
     fn floods() {
         assert_eq!(
             plan("udp-flood 127.0.0.1:7").unwrap().0.kind,
@@ -458,6 +530,12 @@ mod tests {
             ("udp-rr 127.0.0.1:7 --duration 1e300", "seconds"),
             ("udp-rr 127.0.0.1:7 --warmup -1", "-1"),
             ("udp-rr 127.0.0.1:7 --engine dpdk", "kernel"),
+            ("udp-rr 127.0.0.1:7 --interface eth0", "--engine xdp"),
+            ("udp-rr 127.0.0.1:7 --xdp-mode copy", "--engine xdp"),
+            (
+                "udp-rr 127.0.0.1:7 --engine xdp --xdp-mode fast",
+                "zero-copy",
+            ),
             (
                 "udp-rr 127.0.0.1:7 --threads 2",
                 "every thread needs a flow",

@@ -118,7 +118,8 @@ impl Load for Flood {
         if now >= self.books.window.stop_ns && !self.ended {
             self.ended = true;
             if let Some(schedule) = &mut self.schedule {
-                self.books.tally.unsent += schedule.abandon(&self.books.window);
+                let Books { window, tally, .. } = &mut self.books;
+                schedule.abandon(window, |_| tally.unsent += 1);
             }
         }
     }

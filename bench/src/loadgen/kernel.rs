@@ -32,7 +32,7 @@ pub enum Idle {
 /// How long before a request is due the adaptive policy stops sleeping. Waking up from epoll_wait
 /// takes 5 to 50 µs on a machine that was idle; with less margin requests leave late, with more the
 /// CPU spins for nothing.
-const WAKE_MARGIN_NS: u64 = 60_000;
+pub(super) const WAKE_MARGIN_NS: u64 = 60_000;
 
 /// Longest sleep: bounds how long Ctrl-C goes unnoticed.
 const SLEEP_NS_MAX: u64 = 50_000_000;

@@ -152,10 +152,16 @@ impl Books {
                 return Some(sequence);
             }
             Verdict::Intact { .. } | Verdict::Foreign => self.count_unexpected(now),
-            Verdict::Corrupted if self.warm(now) => self.tally.corrupted += 1,
-            Verdict::Corrupted => {}
+            Verdict::Corrupted => self.count_corrupted(now),
         }
         None
+    }
+
+    /// Counts a reply that was changed on the way.
+    pub fn count_corrupted(&mut self, now: u64) {
+        if self.warm(now) {
+            self.tally.corrupted += 1;
+        }
     }
 
     /// Counts a request whose time, intended or actual, is `at`.
@@ -244,7 +250,8 @@ pub struct Tally {
     pub unsent: u64,
     /// Errors of system calls, by errno.
     pub errors: ErrorCounts,
-    /// Latency of the replies, in nanoseconds.
+    /// Latency of the replies, in nanoseconds; and of an open loop how long those that never left had
+    /// waited when the time was over.
     pub latency: Histogram<u64>,
 }
 

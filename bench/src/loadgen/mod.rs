@@ -5,7 +5,7 @@
 //! * [`pacing`]: when requests of an open loop are due
 //! * [`load`]: the kinds of load, as state machines without sockets or clocks: [`closed`],
 //!   [`open`], [`flood`]
-//! * [`kernel`]: the engine that drives a load over kernel sockets
+//! * [`kernel`]: the engine that drives a load over kernel sockets; [`xdp`]: the one over AF_XDP
 //! * [`run`]: threads, start to finish; [`live`]: progress while they run; [`report`]: the result
 //!
 //! ```text
@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A load never reads a clock or touches a socket, so every rule of counting is tested with made-up
-//! time, and a second engine needs no second set of rules.
+//! time, and the second engine needs no second set of rules.
 pub mod cli;
 pub mod closed;
 pub mod flood;
@@ -30,3 +30,4 @@ pub mod probe;
 pub mod report;
 pub mod run;
 pub mod target;
+pub mod xdp;

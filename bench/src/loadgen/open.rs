@@ -195,7 +195,15 @@ impl Load for OpenLoop {
         }
         if now >= self.books.window.stop_ns && !self.closed_books {
             self.closed_books = true;
-            self.books.tally.unsent += self.schedule.abandon(&self.books.window);
+            let Books { window, tally, .. } = &mut self.books;
+            // They have waited since they were due, and would have waited longer. Left out, a stall
+            // of the sender would take the longest latencies with it (coordinated omission).
+            self.schedule.abandon(window, |intended_ns| {
+                tally.unsent += 1;
+                tally
+                    .latency
+                    .saturating_record(now.saturating_sub(intended_ns));
+            });
         }
     }
 
@@ -371,6 +379,10 @@ mod tests {
         load.books.stop(40_000);
         load.expire(40_000);
         assert_eq!(load.books().tally.unsent, 29);
+        // Each has waited since it was due: that much its latency would be at least.
+        let latency = &load.books().tally.latency;
+        assert_eq!(latency.len(), 29);
+        assert!(latency.equivalent(latency.max(), 29_000) && latency.min() <= 1000);
         assert!(!load.finished(40_000), "replies may still come");
         let end = 10_001 + TIMEOUT_NS;
         load.expire(end);

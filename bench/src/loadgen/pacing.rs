@@ -145,15 +145,15 @@ impl Schedule {
         self.next_ns
     }
 
-    /// Moves past everything due before `stop_ns` and returns how many of it `window` measures: what
-    /// was due and is not sent any more.
-    pub fn abandon(&mut self, window: &Window) -> u64 {
-        let mut measured = 0;
+    /// Moves past everything due before `stop_ns` and calls `missed` with the intended time of each
+    /// that `window` measures: what was due and is not sent any more.
+    pub fn abandon(&mut self, window: &Window, mut missed: impl FnMut(u64)) {
         while self.next_ns < window.stop_ns {
-            measured += u64::from(window.measures(self.next_ns));
+            if window.measures(self.next_ns) {
+                missed(self.next_ns);
+            }
             self.advance();
         }
-        measured
     }
 
     /// Moves on to the request after that.

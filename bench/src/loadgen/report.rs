@@ -6,15 +6,17 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::pacing::Arrivals;
-use super::run::{Kind, Outcome, Plan};
-use dataplane::observe::report::LatencyUs;
+use super::run::{Engine, Kind, Outcome, Plan, XdpOutcome};
+use super::xdp::XdpReport;
+use super::xdp::engine::XdpCounts;
+use dataplane::observe::report::{LatencyUs, plural};
 
 /// One run, as `--json` writes it. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// `udp-rr` or `udp-flood`.
     pub mode: String,
-    /// What carried the load: `kernel` for kernel sockets.
+    /// What carried the load: `kernel` for kernel sockets, `xdp` for AF_XDP.
     pub engine: String,
     /// The address it went to.
     pub target: String,
@@ -56,7 +58,7 @@ pub struct Report {
     pub corrupted: u64,
     /// Requests that were due and never sent, because the sender was behind.
     pub unsent: u64,
-    /// Replies the kernel dropped at this program's own sockets.
+    /// Replies dropped at this program's own sockets or rings because they were full.
     pub client_dropped: u64,
     /// Errors of system calls, by name.
     pub errors: BTreeMap<String, u64>,
@@ -70,9 +72,72 @@ pub struct Report {
     pub sent_bits_per_s: f64,
     /// UDP payload received, in bits per second.
     pub received_bits_per_s: f64,
-    /// Latency of the replies, in microseconds; not of a flood, which does not measure it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Latency of the replies, in microseconds, and lower bounds of what never left (see
+    /// `latency_lower_bounds`); null for a flood, which does not measure it.
     pub latency_us: Option<LatencyUs>,
+    /// How many of the latencies are lower bounds: an open loop's `unsent` requests, with the time
+    /// from when each was due to the end of the run.
+    #[serde(default)]
+    pub latency_lower_bounds: u64,
+    /// Share of the counted time in which this program had nothing to do, 0 to 1: what the client
+    /// could have done more. Null where it is not known (kernel sockets).
+    #[serde(default)]
+    pub client_idle: Option<f64>,
+    /// What the xdp engine obtained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<Xdp>,
+}
+
+/// The xdp engine's part of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xdp {
+    /// The interface.
+    pub interface: String,
+    /// Its kernel driver.
+    pub driver: String,
+    /// The mode in force: `zero-copy`, `copy` or `generic`.
+    pub mode: String,
+    /// Queues in use.
+    pub queues: usize,
+    /// Modes that could not be had before this one, and why.
+    pub refusals: Vec<String>,
+    /// Replies whose UDP checksum was left to a NIC that was not there; everything else about them
+    /// was verified.
+    pub checksums_incomplete: u64,
+    /// Frames that arrived on another thread's queue.
+    pub strays: u64,
+}
+
+impl Xdp {
+    fn new(outcome: &XdpOutcome) -> Self {
+        let XdpOutcome {
+            report:
+                XdpReport {
+                    interface,
+                    driver,
+                    mode,
+                    queues,
+                    refusals,
+                },
+            counts:
+                XdpCounts {
+                    idle_ns: _,
+                    checksums_incomplete,
+                    strays,
+                    dropped: _,
+                },
+            idle_share: _,
+        } = outcome;
+        Self {
+            interface: interface.clone(),
+            driver: driver.clone(),
+            mode: mode.clone(),
+            queues: *queues,
+            refusals: refusals.clone(),
+            checksums_incomplete: *checksums_incomplete,
+            strays: *strays,
+        }
+    }
 }
 
 impl Report {
@@ -108,7 +173,7 @@ impl Report {
         let bits = plan.size as f64 * 8.0;
         Self {
             mode: mode.into(),
-            engine: "kernel".into(),
+            engine: plan.engine.name().into(),
             target: plan.target.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             loop_kind: loop_kind.into(),
@@ -139,6 +204,9 @@ impl Report {
             sent_bits_per_s: sent_per_s * bits,
             received_bits_per_s: rate_per_s * bits,
             latency_us: (!is_flood).then(|| LatencyUs::of(&tally.latency)),
+            latency_lower_bounds: if is_flood { 0 } else { tally.unsent },
+            client_idle: outcome.xdp.as_ref().map(|xdp| xdp.idle_share),
+            xdp: outcome.xdp.as_ref().map(Xdp::new),
         }
     }
 
@@ -201,8 +269,13 @@ pub fn headline(plan: &Plan) -> String {
         flows,
         threads,
         size,
+        engine,
         ..
     } = plan;
+    let carrier = match engine {
+        Engine::Kernel => "kernel sockets",
+        Engine::Xdp(_) => "AF_XDP",
+    };
     let what = match kind {
         Kind::ClosedLoop => "udp-rr, closed loop".to_owned(),
         Kind::OpenLoop {
@@ -221,21 +294,13 @@ pub fn headline(plan: &Plan) -> String {
         Kind::Flood { rate: None } => "udp-flood, as fast as possible".to_owned(),
     };
     format!(
-        "{what} to {target} over kernel sockets: {size} bytes, {}, {}, {:.1} s after {:.1} s of \
+        "{what} to {target} over {carrier}: {size} bytes, {}, {}, {:.1} s after {:.1} s of \
          warm-up",
         plural(*flows, "flow"),
         plural(*threads, "thread"),
         plan.duration.as_secs_f64(),
         plan.warmup.as_secs_f64(),
     )
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{count} {noun}s")
-    }
 }
 
 /// The table a run ends with.
@@ -290,12 +355,17 @@ impl fmt::Display for Report {
             (
                 "unsent",
                 self.unsent,
-                "due, but the sender could not keep the rate",
+                if self.is_flood() {
+                    "due, but the sender could not keep the rate"
+                } else {
+                    "due, but the sender could not keep the rate; above with how long they had \
+                     waited, a lower bound"
+                },
             ),
             (
                 "dropped here",
                 self.client_dropped,
-                "this program's socket buffers were full",
+                "this program's socket buffers or rings were full",
             ),
         ];
         for (name, count, meaning) in remarks {
@@ -305,6 +375,36 @@ impl fmt::Display for Report {
         }
         if !self.errors.is_empty() {
             rows.push(("errors", errors_text(&self.errors)));
+        }
+        if let Some(xdp) = &self.xdp {
+            let Xdp {
+                interface,
+                driver,
+                mode,
+                queues,
+                refusals,
+                checksums_incomplete,
+                strays,
+            } = xdp;
+            let queues = plural(*queues, "queue");
+            rows.push((
+                "AF_XDP",
+                format!("{mode} on {queues} of {interface} ({driver})"),
+            ));
+            rows.extend(refusals.iter().map(|refusal| ("", refusal.clone())));
+            if *checksums_incomplete > 0 {
+                let what = "replies without a finished checksum, as a veth's kernel end sends them";
+                rows.push(("", format!("{checksums_incomplete} {what}")));
+            }
+            if *strays > 0 {
+                rows.push((
+                    "",
+                    format!("{strays} frames came to another thread's queue"),
+                ));
+            }
+        }
+        if let Some(idle) = self.client_idle {
+            rows.push(("idle here", format!("{:.1} % of the time", idle * 100.0)));
         }
         let mut table = String::new();
         if self.interrupted {
@@ -356,6 +456,7 @@ mod tests {
             timeout: Duration::from_millis(500),
             seed: 9,
             idle: Default::default(),
+            engine: Engine::Kernel,
         }
     }
 
@@ -373,6 +474,7 @@ mod tests {
             tally,
             duration_s: 2.0,
             client_dropped: 0,
+            xdp: None,
             interrupted: false,
         }
     }
@@ -411,6 +513,48 @@ mod tests {
     }
 
     #[test]
+    fn the_xdp_engine_says_what_it_obtained() {
+        let mut plan = plan(Kind::ClosedLoop);
+        plan.engine = Engine::Xdp(crate::loadgen::xdp::XdpOptions {
+            interface: None,
+            mode: config::Mode::Auto,
+        });
+        let mut outcome = outcome();
+        outcome.xdp = Some(XdpOutcome {
+            report: XdpReport {
+                interface: "eth0".into(),
+                driver: "veth".into(),
+                mode: "copy".into(),
+                queues: 2,
+                refusals: vec!["zero-copy is not to be had: no".into()],
+            },
+            counts: XdpCounts {
+                checksums_incomplete: 5,
+                ..XdpCounts::default()
+            },
+            idle_share: 0.25,
+        });
+        let report = Report::new(&plan, &outcome);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["engine"], "xdp");
+        assert_eq!(json["client_idle"], 0.25);
+        assert_eq!(
+            (&json["xdp"]["mode"], &json["xdp"]["queues"]),
+            (&"copy".into(), &2.into())
+        );
+        let text = report.to_string();
+        for part in [
+            "copy on 2 queues of eth0 (veth)",
+            "zero-copy is not",
+            "5 replies",
+            "25.0 %",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(headline(&plan).contains("over AF_XDP"));
+    }
+
+    #[test]
     fn an_open_loop_says_what_was_offered() {
         let kind = Kind::OpenLoop {
             rate: "1k".parse().unwrap(),
@@ -420,6 +564,14 @@ mod tests {
         assert_eq!(json["loop"], "open");
         assert_eq!(json["arrivals"], "poisson");
         assert_eq!(json["offered_rate"], 1000.0);
+        assert_eq!(json["latency_lower_bounds"], 0);
+
+        let mut behind = outcome();
+        behind.tally.unsent = 7;
+        let report = Report::new(&plan(kind), &behind);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["latency_lower_bounds"], 7);
+        assert!(report.to_string().contains("a lower bound"), "{report}");
     }
 
     #[test]
@@ -434,7 +586,8 @@ mod tests {
         );
         assert_eq!(report.sent_bits_per_s, 500.0 * 64.0 * 8.0);
         let json = serde_json::to_value(&report).unwrap();
-        assert!(json.get("latency_us").is_none());
+        assert_eq!(json.get("latency_us"), Some(&serde_json::Value::Null));
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
         assert!(!report.to_string().contains("p50"));
     }
 

@@ -14,6 +14,8 @@ use super::load::{Books, Load, Tally, Window};
 use super::open::OpenLoop;
 use super::pacing::{Arrivals, Rate, Schedule};
 use super::probe::Prober;
+use super::xdp::engine::{XdpCounts, XdpEngine};
+use super::xdp::{Setup, XdpOptions, XdpReport};
 use crate::clock::now_ns;
 use crate::cpu::{CpuList, pin_current_thread};
 use crate::socket::receive_drops;
@@ -35,6 +37,27 @@ pub enum Kind {
         /// Of all threads together.
         rate: Option<Rate>,
     },
+}
+
+/// What carries the load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Kernel sockets.
+    #[default]
+    Kernel,
+    /// AF_XDP.
+    Xdp(XdpOptions),
+}
+
+impl Engine {
+    /// Its name on the command line and in JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Xdp(_) => "xdp",
+        }
+    }
 }
 
 /// Everything a run needs to know.
@@ -64,6 +87,8 @@ pub struct Plan {
     pub seed: u64,
     /// What threads do while nothing is due.
     pub idle: Idle,
+    /// What carries it.
+    pub engine: Engine,
 }
 
 /// What came of a run.
@@ -73,10 +98,23 @@ pub struct Outcome {
     pub tally: Tally,
     /// Length of the counted time in seconds; shorter than planned after Ctrl-C.
     pub duration_s: f64,
-    /// Replies the kernel dropped because our own socket buffers were full, warm-up included.
+    /// Replies the kernel dropped because our own socket buffers or rings were full, warm-up included.
     pub client_dropped: u64,
+    /// What the xdp engine obtained and counted.
+    pub xdp: Option<XdpOutcome>,
     /// Whether the run ended early.
     pub interrupted: bool,
+}
+
+/// What the xdp engine has to say beside the load's counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct XdpOutcome {
+    /// What was obtained.
+    pub report: XdpReport,
+    /// Counts of all threads.
+    pub counts: XdpCounts,
+    /// Share of the threads' counted time in which there was nothing to do, 0 to 1.
+    pub idle_share: f64,
 }
 
 /// Time between the decision to start and the first request: threads are up by then.
@@ -95,7 +133,9 @@ pub fn run(
     stop: &Arc<AtomicBool>,
     mut progress: impl FnMut(Duration, &Snapshot),
 ) -> Result<Outcome, String> {
-    let mut sockets = open_flows(plan.target, plan.source, plan.flows)?;
+    let shares = shares(plan.flows, plan.threads);
+    // Held to the end: its program stays attached until all threads are done.
+    let (carriers, setup) = carriers(plan, &shares)?;
     let start_ns = now_ns() + START_DELAY_NS;
     let measure_ns = start_ns.saturating_add(nanoseconds(plan.warmup));
     let window = Window {
@@ -108,13 +148,13 @@ pub fn run(
     let mut lives = Vec::new();
     let mut workers = Vec::new();
     let mut first_flow = 0;
-    for (index, flows) in shares(plan.flows, plan.threads).into_iter().enumerate() {
+    for (index, (flows, carrier)) in shares.into_iter().zip(carriers).enumerate() {
         let live = Arc::new(Live::default());
         lives.push(Arc::clone(&live));
         let worker = Worker {
             plan: plan.clone(),
             index,
-            sockets: sockets.drain(..flows).collect(),
+            carrier,
             books: Books {
                 prober: Prober::new(run, plan.size, plan.seed),
                 window,
@@ -144,10 +184,16 @@ pub fn run(
         tally: Tally::default(),
         duration_s: 0.0,
         client_dropped: 0,
+        xdp: None,
         interrupted: false,
     };
+    let mut counts = XdpCounts::default();
     for worker in workers {
-        let (books, dropped) = match worker.join() {
+        let Done {
+            books,
+            dropped,
+            xdp,
+        } = match worker.join() {
             Ok(result) => result?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
@@ -155,8 +201,46 @@ pub fn run(
         outcome.duration_s = outcome.duration_s.max(books.window.measured_s());
         outcome.client_dropped += dropped;
         outcome.interrupted |= books.window.stop_ns < window.stop_ns;
+        counts.add(&xdp);
     }
+    outcome.xdp = setup.map(|Setup { report, .. }| XdpOutcome {
+        report,
+        counts,
+        idle_share: idle_share(counts.idle_ns, outcome.duration_s, plan.threads),
+    });
     Ok(outcome)
+}
+
+fn idle_share(idle_ns: u64, duration_s: f64, threads: usize) -> f64 {
+    let whole_ns = duration_s * 1e9 * threads as f64;
+    if whole_ns > 0.0 {
+        (idle_ns as f64 / whole_ns).min(1.0)
+    } else {
+        0.0
+    }
+}
+
+/// What carries one thread's share.
+enum Carrier {
+    Kernel(Vec<UdpSocket>),
+    Xdp(Box<XdpEngine>),
+}
+
+/// A carrier for each share, and what has to be kept while they are in use.
+fn carriers(plan: &Plan, shares: &[usize]) -> Result<(Vec<Carrier>, Option<Setup>), String> {
+    match &plan.engine {
+        Engine::Kernel => {
+            let mut sockets = open_flows(plan.target, plan.source, plan.flows)?;
+            let share = |&flows| Carrier::Kernel(sockets.drain(..flows).collect());
+            Ok((shares.iter().map(share).collect(), None))
+        }
+        Engine::Xdp(options) => {
+            let mut setup = Setup::open(options, plan.target, plan.source, shares, plan.size)?;
+            let engines = std::mem::take(&mut setup.engines).into_iter();
+            let carriers = engines.map(|engine| Carrier::Xdp(Box::new(engine)));
+            Ok((carriers.collect(), Some(setup)))
+        }
+    }
 }
 
 /// `total` dealt out to `parts`, the first ones getting one more where it does not divide.
@@ -182,12 +266,19 @@ fn run_number() -> u32 {
 struct Worker {
     plan: Plan,
     index: usize,
-    sockets: Vec<UdpSocket>,
+    carrier: Carrier,
     books: Books,
     stop: Arc<AtomicBool>,
 }
 
-type WorkerResult = Result<(Books, u64), String>;
+/// What a thread leaves behind.
+struct Done {
+    books: Books,
+    dropped: u64,
+    xdp: XdpCounts,
+}
+
+type WorkerResult = Result<Done, String>;
 
 fn spawn(worker: Worker) -> Result<JoinHandle<WorkerResult>, String> {
     thread::Builder::new()
@@ -201,7 +292,7 @@ impl Worker {
         let Self {
             plan,
             index,
-            sockets,
+            mut carrier,
             books,
             stop,
         } = self;
@@ -216,46 +307,51 @@ impl Worker {
         let threads = u32::try_from(plan.threads).unwrap_or(u32::MAX);
         let schedule =
             |arrivals, rate| Schedule::new(arrivals, rate, start_ns, thread, threads, plan.seed);
-        let books = match plan.kind {
-            Kind::ClosedLoop => {
-                let load = ClosedLoop::new(books, sockets.len());
-                drive(load, &sockets, &plan, &stop)
-            }
+        let flows = match &carrier {
+            Carrier::Kernel(sockets) => sockets.len(),
+            Carrier::Xdp(engine) => engine.flow_count(),
+        };
+        match plan.kind {
+            Kind::ClosedLoop => carrier.drive(ClosedLoop::new(books, flows), &plan, &stop),
             Kind::OpenLoop { rate, arrivals } => {
                 let per_second = rate.per_second() / plan.threads as f64;
                 let schedule = schedule(arrivals, rate);
-                let load = OpenLoop::new(books, sockets.len(), schedule, per_second);
-                drive(load, &sockets, &plan, &stop)
+                let load = OpenLoop::new(books, flows, schedule, per_second);
+                carrier.drive(load, &plan, &stop)
             }
             Kind::Flood { rate } => {
                 let schedule = rate.map(|rate| schedule(Arrivals::Constant, rate));
-                drive(
-                    Flood::new(books, sockets.len(), schedule),
-                    &sockets,
-                    &plan,
-                    &stop,
-                )
+                carrier.drive(Flood::new(books, flows, schedule), &plan, &stop)
             }
-        }?;
-        // A kernel too old to say counts as none (SO_MEMINFO is in Linux since 4.12).
-        let dropped = sockets
-            .iter()
-            .map(|socket| receive_drops(socket).unwrap_or(0))
-            .sum();
-        Ok((books, dropped))
+        }
     }
 }
 
-fn drive<L: Load>(
-    mut load: L,
-    sockets: &[UdpSocket],
-    plan: &Plan,
-    stop: &AtomicBool,
-) -> Result<Books, String> {
-    KernelEngine::new::<L>(sockets, plan.size, plan.idle)
-        .and_then(|mut engine| engine.drive(&mut load, stop))
-        .map_err(|error| format!("waiting for replies failed: {error}"))?;
-    Ok(load.into_books())
+impl Carrier {
+    fn drive<L: Load>(&mut self, mut load: L, plan: &Plan, stop: &AtomicBool) -> WorkerResult {
+        match self {
+            Self::Kernel(sockets) => {
+                KernelEngine::new::<L>(sockets, plan.size, plan.idle)
+                    .and_then(|mut engine| engine.drive(&mut load, stop))
+                    .map_err(|error| format!("waiting for replies failed: {error}"))?;
+                // A kernel too old to say counts as none (SO_MEMINFO is in Linux since 4.12).
+                let drops = |socket: &UdpSocket| receive_drops(socket).unwrap_or(0);
+                Ok(Done {
+                    books: load.into_books(),
+                    dropped: sockets.iter().map(drops).sum(),
+                    xdp: XdpCounts::default(),
+                })
+            }
+            Self::Xdp(engine) => {
+                let xdp = engine.drive(&mut load, plan.idle, stop)?;
+                Ok(Done {
+                    books: load.into_books(),
+                    dropped: xdp.dropped,
+                    xdp,
+                })
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -267,5 +363,12 @@ mod tests {
         assert_eq!(shares(7, 3), [3, 2, 2]);
         assert_eq!(shares(4, 4), [1, 1, 1, 1]);
         assert_eq!(shares(9, 1), [9]);
+    }
+
+    #[test]
+    fn idle_time_is_a_share_of_all_threads_time() {
+        assert_eq!(idle_share(500_000_000, 0.5, 2), 0.5);
+        assert_eq!(idle_share(500_000_001, 0.5, 1), 1.0);
+        assert_eq!(idle_share(5, 0.0, 1), 0.0);
     }
 }

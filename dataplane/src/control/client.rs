@@ -8,7 +8,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -27,6 +27,11 @@ pub enum ClientError {
     },
     /// There is a socket, but nobody listens.
     NobodyListens {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Something else is in its place.
+    NotASocket {
         /// Its path.
         path: PathBuf,
     },
@@ -73,6 +78,11 @@ impl fmt::Display for ClientError {
                 f,
                 "no dataplane runs with the control socket {}: the one that made it has died; the \
                  next one takes it over",
+                path.display()
+            ),
+            Self::NotASocket { path } => write!(
+                f,
+                "{} is not a socket; name the control socket with --socket or --config",
                 path.display()
             ),
             Self::NotAllowed { path } => write!(
@@ -124,6 +134,10 @@ impl Client {
         let path = path.to_owned();
         let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ClientError::NotRunning { path: path.clone() },
+            // The kernel's answer for files of every other kind as well (unix_find_bsd).
+            io::ErrorKind::ConnectionRefused if !is_socket(&path) => {
+                ClientError::NotASocket { path: path.clone() }
+            }
             io::ErrorKind::ConnectionRefused => ClientError::NobodyListens { path: path.clone() },
             io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path: path.clone() },
             _ => ClientError::Io {
@@ -283,6 +297,10 @@ impl Client {
             },
         }
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// Waits until `descriptor` is readable (a process: has ended), at most until `deadline`.

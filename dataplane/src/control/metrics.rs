@@ -32,10 +32,7 @@ impl MetricsServer {
     /// The address is not ours or taken; the error names it.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("metrics: cannot listen at {address}: {error}"),
-            )
+            io::Error::new(error.kind(), format!("cannot listen at {address}: {error}"))
         })?;
         Ok(Self(listener))
     }

@@ -80,10 +80,21 @@ impl DriverError {
         }
     }
 
-    /// Whether another mode might work where this one did not.
+    /// Why the mode could not be had, if that is what is wrong: without advice to ask for another,
+    /// for where another is tried anyway.
     #[must_use]
-    pub fn is_mode_refused(&self) -> bool {
-        matches!(self, Self::ZeroCopyRefused { .. })
+    pub fn mode_refusal(&self) -> Option<String> {
+        match self {
+            Self::ZeroCopyRefused {
+                interface,
+                driver,
+                queue_id,
+                errno,
+            } => Some(format!(
+                "{interface} (driver {driver}) refuses zero-copy on queue {queue_id}: {errno}"
+            )),
+            _ => None,
+        }
     }
 }
 
@@ -121,16 +132,10 @@ impl fmt::Display for DriverError {
                 "queue {queue_id} of {interface} is taken by another AF_XDP socket; \
                  stop the program that has it, or choose other queues"
             ),
-            Self::ZeroCopyRefused {
-                interface,
-                driver,
-                queue_id,
-                errno,
-            } => write!(
-                f,
-                "{interface} (driver {driver}) refuses zero-copy on queue {queue_id}: {errno}; \
-                 ask for mode copy, generic or auto"
-            ),
+            Self::ZeroCopyRefused { .. } => {
+                let refusal = self.mode_refusal().unwrap_or_default();
+                write!(f, "{refusal}; ask for mode copy, generic or auto")
+            }
             Self::HugePages { pages, errno } => write!(
                 f,
                 "{pages} huge pages of 2 MiB are required and cannot be had: {errno}; \

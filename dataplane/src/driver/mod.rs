@@ -1,6 +1,6 @@
 //! Frames, and the drivers that move them between a wire and a worker.
 //!
-//! * [`frame`], [`umem`]: one chunk of packet memory, one owner; and all of them
+//! * [`frame`], [`umem`]: one chunk of packet memory, one owner; and all of them, in one `mapping`
 //! * [`af_xdp`]: the driver on the queues of a NIC, over `xsk` (one socket) and `ring` (its rings),
 //!   `configured` as the file says
 //! * [`memory`], [`replay`]: drivers without a NIC and without privileges: tests and captures
@@ -47,6 +47,7 @@ mod configured;
 pub mod error;
 pub mod frame;
 pub mod interface;
+mod mapping;
 pub mod memory;
 pub mod mode;
 pub mod replay;

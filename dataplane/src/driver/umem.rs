@@ -1,4 +1,4 @@
-//! The memory that packets live in: one mapping, cut into chunks, each chunk one [`Frame`].
+//! The memory that packets live in: one `mapping`, cut into chunks, each chunk one [`Frame`].
 //!
 //! ```text
 //!   base                                                                     base + len
@@ -10,28 +10,18 @@
 //! *Home* is the pool kept here, *in a ring* means the kernel has it (or a ring of ours that it
 //! reads), *out* means that somebody holds its [`Frame`]. [`FrameCensus`] counts the three; a sum
 //! that does not come to the whole is a leak.
-#![allow(unsafe_code)] // Maps memory and turns the kernel's addresses back into frames.
+#![allow(unsafe_code)] // Turns the kernel's addresses back into frames.
 
 use super::error::DriverError;
 use super::frame::{FRAME_HEADROOM, Filled, Frame, Free};
+use super::mapping::Mapping;
 use config::HugePages;
 use crossbeam::queue::ArrayQueue;
-use rustix::mm::MapFlags;
-#[cfg(not(miri))]
-use rustix::mm::{Advice, ProtFlags, madvise, mmap_anonymous, munmap};
 use stack::frame::Stamps;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// Bytes in a huge page as we ask for them: 2 MiB, which every x86-64 and most arm64 kernels have.
-/// A mapping on huge pages must be a whole number of them.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
-
-/// Bytes in the mapping's unit without huge pages. Where the kernel's pages are larger, it rounds
-/// the mapping up itself.
-const PAGE_BYTES: usize = 4096;
 
 /// Most frames in one UMEM: 8 GiB of them at 2048 bytes. Beyond it a typing error is likelier.
 const FRAMES_MAX: u32 = 1 << 22;
@@ -47,98 +37,6 @@ pub struct FrameCensus {
     pub in_rings: u32,
     /// Frames that somebody holds.
     pub out: u32,
-}
-
-/// The mapping itself. Unmaps on drop; [`Umem`] decides whether it is dropped.
-struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-    huge: bool,
-}
-
-impl Mapping {
-    fn new(len: usize, pages: HugePages) -> Result<Self, DriverError> {
-        if pages != HugePages::Never && !cfg!(miri) {
-            let huge_len = len.next_multiple_of(HUGE_PAGE_BYTES);
-            match Self::map(huge_len, MapFlags::HUGETLB | MapFlags::HUGE_2MB) {
-                Ok(base) => {
-                    return Ok(Self {
-                        base,
-                        len: huge_len,
-                        huge: true,
-                    });
-                }
-                Err(errno) if pages == HugePages::Require => {
-                    return Err(DriverError::HugePages {
-                        pages: huge_len / HUGE_PAGE_BYTES,
-                        errno,
-                    });
-                }
-                Err(_) => {}
-            }
-        }
-        let len = len.next_multiple_of(PAGE_BYTES);
-        match Self::map(len, MapFlags::empty()) {
-            Ok(base) => Ok(Self {
-                base,
-                len,
-                huge: false,
-            }),
-            Err(errno) => Err(DriverError::os(
-                format!("map {len} bytes for packets"),
-                errno,
-            )),
-        }
-    }
-
-    #[cfg(not(miri))]
-    fn map(len: usize, extra: MapFlags) -> Result<NonNull<u8>, rustix::io::Errno> {
-        // SAFETY: a fresh anonymous mapping aliases nothing. POPULATE: no page fault, and no
-        // running out of memory, after start.
-        let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::POPULATE | extra,
-            )?
-        };
-        // After a fork, copy-on-write would move our pages away from those the kernel has pinned.
-        // Refused only by kernels without the advice, where nobody forks this process either.
-        // SAFETY: advice about a mapping that is ours, and that changes nothing in this process.
-        let _ = unsafe { madvise(base, len, Advice::LinuxDontFork) };
-        NonNull::new(base.cast()).ok_or(rustix::io::Errno::FAULT)
-    }
-
-    /// Miri has no mmap: memory of the same shape, so that it can judge everything above it.
-    #[cfg(miri)]
-    fn map(len: usize, _extra: MapFlags) -> Result<NonNull<u8>, rustix::io::Errno> {
-        // SAFETY: never empty.
-        NonNull::new(unsafe { std::alloc::alloc_zeroed(Self::layout(len)) })
-            .ok_or(rustix::io::Errno::NOMEM)
-    }
-
-    #[cfg(miri)]
-    fn layout(len: usize) -> std::alloc::Layout {
-        std::alloc::Layout::from_size_align(len, PAGE_BYTES).expect("invariant: whole pages")
-    }
-}
-
-impl Drop for Mapping {
-    #[cfg(miri)]
-    fn drop(&mut self) {
-        // SAFETY: from `map`, with this layout; `Umem` saw that no frame is out.
-        unsafe { std::alloc::dealloc(self.base.as_ptr(), Self::layout(self.len)) };
-    }
-
-    #[cfg(not(miri))]
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, whole, and `Umem` saw that no frame of it is out. Chunks that
-        // are in rings do not matter: the kernel has its own reference to the pages.
-        if let Err(errno) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
-            tracing::error!(%errno, "packet memory could not be unmapped");
-        }
-    }
 }
 
 /// Shape of a [`Umem`].
@@ -541,6 +439,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mapping::HUGE_PAGE_BYTES;
     use super::*;
     use proptest::prelude::*;
     use stack::frame::Frame as _;

@@ -1,7 +1,7 @@
 //! Everything the service knows about itself at one moment. The control socket, the reports and the
 //! metrics are all made from this and from nothing else.
 
-use crate::observe::{counters::Counters, latency::WorkerLatency};
+use crate::observe::{counters::Counters, latency::WorkerLatency, report::plural};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -184,7 +184,8 @@ impl fmt::Display for Info {
             writeln!(f, "vlans      {vlans:?}")?;
         }
         writeln!(f, "addresses  {}", addresses.join(" "))?;
-        writeln!(f, "tables     {routes} routes, {neighbors} neighbours")?;
+        let (routes, neighbors) = (plural(*routes, "route"), plural(*neighbors, "neighbour"));
+        writeln!(f, "tables     {routes}, {neighbors}")?;
         let ModeInfo {
             requested,
             obtained,

@@ -64,6 +64,16 @@ pub(crate) fn us(ns: u64) -> f64 {
     ns as f64 / NS_PER_US
 }
 
+/// A count with its noun: `1 service`, `2 services`.
+#[must_use]
+pub fn plural(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}
+
 /// One stage's distribution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
@@ -308,6 +318,12 @@ mod tests {
                 .lines()
                 .all(|line| line.is_empty() || line.chars().count() == width)
         );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let said = [0, 1, 2].map(|count| plural(count, "route"));
+        assert_eq!(said, ["0 routes", "1 route", "2 routes"]);
     }
 
     #[test]

@@ -74,11 +74,14 @@ impl Opened {
                     };
                     return Ok((opened, refusals));
                 }
-                Err(error) if !last && is_mode_refused(&error) => {
-                    refusals.push(format!("{} is not to be had: {error}", attempt.obtains()));
-                    steering.detach();
-                }
-                Err(error) => return Err(error),
+                Err(error) => match mode_refusal(&error) {
+                    Some(refusal) if !last => {
+                        let mode = attempt.obtains();
+                        refusals.push(format!("{mode} is not to be had: {refusal}"));
+                        steering.detach();
+                    }
+                    _ => return Err(error),
+                },
             }
         }
         unreachable!("invariant: every mode has an attempt, and the last one returns")
@@ -187,14 +190,12 @@ fn deal(queues: &[u32], workers: usize) -> Vec<Vec<u32>> {
     (0..workers).map(share).collect()
 }
 
-/// Whether another mode may work where this one did not.
-fn is_mode_refused(error: &ServiceError) -> bool {
+/// Why another mode may work where this one did not.
+fn mode_refusal(error: &ServiceError) -> Option<String> {
     match error {
-        ServiceError::Driver(error) => error.is_mode_refused(),
-        ServiceError::Steering(
-            SteeringError::NoNativeXdp { .. } | SteeringError::InterfaceSettings { .. },
-        ) => true,
-        _ => false,
+        ServiceError::Driver(error) => error.mode_refusal(),
+        ServiceError::Steering(error) => error.mode_refusal(),
+        _ => None,
     }
 }
 

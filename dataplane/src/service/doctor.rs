@@ -3,6 +3,7 @@
 
 use super::{ServiceError, machine};
 use crate::driver::Interface;
+use crate::observe::report::plural;
 use crate::steering::{attached, preflight};
 use config::{Config, HugePages, Machine, Mode, Queues};
 use serde::Serialize;
@@ -33,6 +34,9 @@ pub struct Check {
     pub finding: String,
 }
 
+/// What a check of the configuration is called.
+const CONFIG: &str = "config";
+
 /// Everything that was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
@@ -48,6 +52,18 @@ impl Diagnosis {
             .checks
             .iter()
             .any(|check| check.outcome == Outcome::Failure)
+    }
+
+    /// What `dataplane doctor` ends with: 0 when the service would start, 2 where the configuration is
+    /// what keeps it from that, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let failed = |check: &&Check| check.outcome == Outcome::Failure;
+        match self.checks.iter().find(failed) {
+            None => 0,
+            Some(first) if first.name == CONFIG => 2,
+            Some(_) => 1,
+        }
     }
 
     fn add(&mut self, name: &'static str, outcome: Outcome, finding: impl Into<String>) {
@@ -107,7 +123,7 @@ pub fn diagnose(path: Option<&Path>) -> Diagnosis {
     let Some(path) = path else { return diagnosis };
     match Config::load(path) {
         Ok(config) => look_at(&config, &mut diagnosis),
-        Err(errors) => diagnosis.add("config", Outcome::Failure, errors.to_string().trim_end()),
+        Err(errors) => diagnosis.add(CONFIG, Outcome::Failure, errors.to_string().trim_end()),
     }
     diagnosis
 }
@@ -144,9 +160,14 @@ fn look_at(config: &Config, diagnosis: &mut Diagnosis) {
         ),
     );
     let fits = config.check_against(&machine);
-    diagnosis.add_result("config", fits.map(|()| "fits this machine".into()));
+    diagnosis.add_result(CONFIG, fits.map(|()| "fits this machine".into()));
     match attached::query(interface.index) {
         Ok(None) => diagnosis.add("xdp", Outcome::Ok, "no program is attached"),
+        Ok(Some(ours)) if ours.is_ours() => diagnosis.add(
+            "xdp",
+            Outcome::Warning,
+            format!("a dataplane runs on {name}: {ours}; another one has to wait until it is stopped"),
+        ),
         Ok(Some(other)) => diagnosis.add(
             "xdp",
             Outcome::Failure,
@@ -207,7 +228,7 @@ fn queues(config: &Config, interface: &Interface, machine: &Machine, diagnosis: 
     diagnosis.add(
         "queues",
         Outcome::Ok,
-        format!("{queues:?} on {workers} workers"),
+        format!("{queues:?} on {}", plural(workers, "worker")),
     );
 }
 
@@ -335,6 +356,30 @@ mod tests {
         assert!(!diagnosis.is_fit());
         let last = diagnosis.checks.last().expect("a check");
         assert!(last.finding.contains("nosuchnic"), "{diagnosis}");
+    }
+
+    #[test]
+    fn a_broken_configuration_is_told_from_a_machine_that_will_not_do() {
+        let code = |checks: &[(&'static str, Outcome)]| {
+            let mut diagnosis = Diagnosis::default();
+            for (name, outcome) in checks {
+                diagnosis.add(name, *outcome, "");
+            }
+            diagnosis.exit_code()
+        };
+        assert_eq!(
+            code(&[("kernel", Outcome::Ok), ("mode", Outcome::Warning)]),
+            0
+        );
+        assert_eq!(
+            code(&[("kernel", Outcome::Ok), (CONFIG, Outcome::Failure)]),
+            2
+        );
+        // What comes first is what a start would end with.
+        assert_eq!(
+            code(&[("kernel", Outcome::Failure), (CONFIG, Outcome::Failure)]),
+            1
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::observe::counters::{Counters, Group, WorkerCounters as WorkerGroups};
 use crate::observe::observation::{
     Info, InterfaceInfo, ModeInfo, Observation, ServiceInfo, WorkerHistograms, WorkerInfo,
 };
+use crate::observe::report::plural;
 use crate::observe::snapshot;
 use crate::steering::{AttachMode, ProgramCost, RunStats, Steering};
 use crate::worker::WorkerCounters;
@@ -201,14 +202,74 @@ impl Service {
                  checksums.accept_incomplete = true"
             ));
         }
-        let conflicts = happened(Event::AddressConflict);
-        if conflicts > 0 {
-            explanations.push(format!(
-                "{conflicts} packets showed another host using an address that a service owns: \
-                 give one of the two another address"
-            ));
-        }
+        explanations.extend(conflict(happened(Event::AddressConflict)));
         explanations
+    }
+
+    /// Logs that another host uses an address of a service, soon after it is seen.
+    pub(super) fn look_for_conflicts(&mut self) {
+        let mut services = self.config.services.iter();
+        let owns = services.any(|service| !service.own_addresses.is_empty());
+        if !owns || !self.conflicts.is_time() {
+            return;
+        }
+        let mut seen = 0;
+        for worker in &mut self.workers {
+            // The answer to this question is looked at when the next one is asked.
+            worker.collector.ask_again();
+            let counters = worker.collector.counters();
+            seen += counters.events.get(stack::counters::Event::AddressConflict);
+        }
+        if self.conflicts.are_news(seen)
+            && let Some(sentence) = conflict(seen)
+        {
+            tracing::warn!("{sentence}");
+        }
+    }
+}
+
+/// What `count` packets of another host with an address of ours mean.
+fn conflict(count: u64) -> Option<String> {
+    let packets = plural(usize::try_from(count).unwrap_or(usize::MAX), "packet");
+    (count > 0).then(|| {
+        format!(
+            "{packets} showed another host using an address that a service owns: give one of the \
+             two another address"
+        )
+    })
+}
+
+/// Ticks of 100 ms from one look for address conflicts to the next: workers are asked for their
+/// numbers once a second, which is too seldom to cost anything.
+const CONFLICT_TICKS: u32 = 10;
+/// Looks from one log line to the next, at least: one line a minute while a conflict lasts.
+const CONFLICT_LOOKS: u32 = 60;
+
+/// What was told of address conflicts.
+#[derive(Default)]
+pub(super) struct Conflicts {
+    ticks: u32,
+    /// Packets of the last line of the log.
+    told: u64,
+    /// Looks until the next line.
+    quiet: u32,
+}
+
+impl Conflicts {
+    /// Once every 100 ms: whether to look.
+    fn is_time(&mut self) -> bool {
+        self.ticks = (self.ticks + 1) % CONFLICT_TICKS;
+        self.ticks == 0
+    }
+
+    /// Whether `seen` packets are worth a line.
+    fn are_news(&mut self, seen: u64) -> bool {
+        self.quiet = self.quiet.saturating_sub(1);
+        if seen <= self.told || self.quiet > 0 {
+            return false;
+        }
+        (self.told, self.quiet) = (seen, CONFLICT_LOOKS);
+        true
     }
 }
 
@@ -386,5 +447,23 @@ impl Cost {
         // A kernel or a container that forbids it: then there is no figure, which is no harm.
         let Some(id) = self.program_id else { return };
         self.sample = RunStats::enable().ok().zip(ProgramCost::of(id).ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_logged_when_it_is_seen_and_then_once_a_minute() {
+        let mut conflicts = Conflicts::default();
+        let looks = (0..100).filter(|_| conflicts.is_time()).count();
+        assert_eq!(looks, 10, "once a second");
+        assert!(!conflicts.are_news(0));
+        assert!(conflicts.are_news(2));
+        // It goes on all the time.
+        let lines = (3..243).filter(|seen| conflicts.are_news(*seen)).count();
+        assert_eq!(lines, 4, "in four minutes");
+        assert!(!conflicts.are_news(242), "nothing new");
     }
 }

@@ -11,7 +11,7 @@ use crate::control::signals::{SignalEvent, Signals};
 use crate::driver::{AttachMode, Interface};
 use crate::observe::hgrm;
 use crate::observe::observation::Observation;
-use crate::observe::report::LatencyReport;
+use crate::observe::report::{LatencyReport, plural};
 use crate::steering::{RuleSet, Steering, SteeringConfig, SteeringError};
 use crate::worker::command::{Command, Request};
 use config::Config;
@@ -42,6 +42,7 @@ pub(super) struct Service {
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) cost: observing::Cost,
+    pub(super) conflicts: observing::Conflicts,
     /// Packets were ours at some time: there is something to report.
     served: bool,
     _memberships: Memberships,
@@ -114,6 +115,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         started: Instant::now(),
         started_at: SystemTime::now(),
         cost: observing::Cost::default(),
+        conflicts: observing::Conflicts::default(),
         served: false,
         _memberships: memberships,
     };
@@ -228,12 +230,12 @@ impl Service {
             }
         }
         tracing::info!(
-            "ready: {} ({}) in {} mode, huge pages {}, {} services",
+            "ready: {} ({}) in {} mode, huge pages {}, {}",
             self.interface.name,
             self.interface.driver,
             report.mode,
             if report.huge_pages { "on" } else { "off" },
-            self.config.services.len(),
+            plural(self.config.services.len(), "service"),
         );
     }
 
@@ -323,6 +325,7 @@ impl Service {
             }
         }
         self.cost.tick(&mut self.steering);
+        self.look_for_conflicts();
         Ok(())
     }
 

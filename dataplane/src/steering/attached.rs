@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use steer::tables::PROGRAM_NAME;
 
 /// Where an attached program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,14 @@ pub struct Attached {
     pub name: String,
     /// Where it runs.
     pub mode: AttachedMode,
+}
+
+impl Attached {
+    /// Whether it is the steering program, of this process or of another.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.name == PROGRAM_NAME
+    }
 }
 
 impl fmt::Display for Attached {

@@ -90,9 +90,32 @@ pub enum SteeringError {
     },
 }
 
+impl SteeringError {
+    /// Why the mode could not be had, if that is what is wrong: without advice to ask for another,
+    /// for where another is tried anyway.
+    #[must_use]
+    pub fn mode_refusal(&self) -> Option<String> {
+        match self {
+            Self::NoNativeXdp { interface } => {
+                Some(format!("the driver of {interface} has no native XDP"))
+            }
+            Self::InterfaceSettings { interface, source } => Some(format!(
+                "the driver of {interface} refuses native XDP as the interface is configured now ({source}); \
+                 lower its MTU to 3498 or less and switch LRO off with `ethtool -K {interface} lro off`"
+            )),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for SteeringError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Foreign { interface, other } if other.is_ours() => write!(
+                f,
+                "{interface} already has an XDP program: {other}, that of another dataplane; stop it with \
+                 `dataplane stop`"
+            ),
             Self::NotPermitted { missing } if missing.is_empty() => write!(
                 f,
                 "the kernel does not permit this process to load BPF programs; run it as root and \
@@ -129,16 +152,10 @@ impl fmt::Display for SteeringError {
                  with `ip link set dev {interface} {} off`",
                 other.mode.ip_link_keyword()
             ),
-            Self::NoNativeXdp { interface } => write!(
-                f,
-                "the driver of {interface} has no native XDP; use mode \"generic\""
-            ),
-            Self::InterfaceSettings { interface, source } => write!(
-                f,
-                "the driver of {interface} refuses native XDP as the interface is configured now ({source}); \
-                 lower its MTU to 3498 or less and switch LRO off with `ethtool -K {interface} lro off`, \
-                 or use mode \"generic\""
-            ),
+            Self::NoNativeXdp { .. } | Self::InterfaceSettings { .. } => {
+                let refusal = self.mode_refusal().unwrap_or_default();
+                write!(f, "{refusal}, or use mode \"generic\"")
+            }
             Self::NoLink => write!(
                 f,
                 "the kernel refused a BPF link for the interface, without which the program could outlive this \

@@ -1,6 +1,6 @@
 //! What the driver tests need of the kernel: a network namespace of their own, a veth pair in it, a
 //! packet socket on its far end, and an XDP program that redirects everything.
-#![allow(unsafe_code)] // bpf(2), packet sockets and unshare(2) have no safe form here.
+#![allow(unsafe_code)] // bpf(2) and packet sockets have no safe form here.
 #![allow(dead_code)]
 // Each test binary uses its own part.
 // The kernel's structures are full of descriptors and lengths of other widths than Rust's.
@@ -10,6 +10,12 @@
     clippy::cast_possible_wrap
 )]
 
+#[path = "../namespace/mod.rs"]
+pub(crate) mod namespace;
+
+pub(crate) use namespace::ip;
+
+use namespace::Namespace;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ffi::c_int;
 use std::io;
@@ -23,7 +29,7 @@ pub(crate) const PEER: &str = "peer0";
 
 /// Runs `test` on a thread in a network namespace of its own, which vanishes with it. Says so by
 /// name and does nothing where the privileges, or `ip`, are missing.
-pub(crate) fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(name: &str, test: impl FnOnce() + Send) {
     if !is_root() {
         println!("skipped: {name}: needs root (CAP_NET_RAW)");
         return;
@@ -32,37 +38,17 @@ pub(crate) fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
         println!("skipped: {name}: needs ip (package iproute2)");
         return;
     }
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(|| {
-        // SAFETY: moves this thread, and nothing else, into a new namespace.
-        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(result, 0, "unshare: {}", io::Error::last_os_error());
-        // Keeps the kernel from sending packets of its own (DAD, MLD) among ours.
-        for which in ["all", "default"] {
-            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
-        }
-        test();
-    });
-    if let Err(panic) = thread.expect("a thread").join() {
-        std::panic::resume_unwind(panic);
+    let namespace = Namespace::new().expect("root may make network namespaces");
+    // Keeps the kernel from sending packets of its own (DAD, MLD) among ours.
+    for which in ["all", "default"] {
+        namespace.sysctl(&format!("ipv6/conf/{which}/disable_ipv6"), "1");
     }
+    namespace.run(test);
 }
 
 fn is_root() -> bool {
     // SAFETY: reads a number.
     unsafe { libc::geteuid() == 0 }
-}
-
-/// Runs `ip` in this thread's namespace.
-pub(crate) fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("ip runs");
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// A veth pair of `queues` queues on each end, up.

@@ -59,6 +59,7 @@ fn auto_says_which_mode_it_fell_back_to() {
     );
     assert_eq!(mode["attached"], "native");
     assert_says(&service.notes(), &["zero-copy", "dp0", "veth"]);
+    assert!(!service.notes().contains("ask for"), "auto was asked for");
     assert_says(&service.stderr(), &["ready", "copy mode"]);
 }
 

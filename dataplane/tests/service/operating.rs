@@ -259,6 +259,20 @@ fn http(request: &[u8]) -> std::io::Result<String> {
 }
 
 #[test]
+fn metrics_at_an_address_that_is_not_ours_are_refused_once() {
+    let lab = lab!("metrics_at_an_address_that_is_not_ours_are_refused_once", queues: 1);
+    let path = lab.write_config(&serve("echo", &["[::]:7"]));
+    let text = std::fs::read_to_string(&path).expect("just written");
+    let text = text.replace("[control]\n", "[control]\nmetrics = \"192.0.2.1:9464\"\n");
+    std::fs::write(&path, text).expect("a file");
+    let refused = crate::support::service::Service::launch(&lab.server, &path).finish();
+    assert_eq!(refused.status.code(), Some(1), "{refused}");
+    let last = refused.stderr.lines().next_back().unwrap_or_default();
+    assert_says(last, &["dataplane: cannot serve metrics", "192.0.2.1:9464"]);
+    assert_eq!(last.matches("metrics").count(), 1, "{last}");
+}
+
+#[test]
 fn doctor_and_check_look_without_changing_anything() {
     let lab = lab!("doctor_and_check_look_without_changing_anything", queues: 1);
     let path = lab.write_config(&serve("echo", &["[::]:7"]));
@@ -284,6 +298,20 @@ fn doctor_and_check_look_without_changing_anything() {
             .is_some_and(|checks| checks.len() > 2),
         "{json}"
     );
+
+    // Beside the running service: it is known.
+    let service = lab.start(&serve("echo", &["[::]:7"]));
+    let doctor = run(&["doctor"]);
+    assert!(doctor.status.success(), "{doctor}");
+    assert_says(&doctor.stdout, &["a dataplane runs on dp0"]);
+    service.stop();
+
+    let broken = lab.write_config_as("broken.toml", &lab.socket(), "mode = \"fast\"\n");
+    let mut command = lab.dataplane();
+    command.args(["doctor", "--config"]).arg(&broken);
+    let doctor = crate::support::process::Process::start(command, "doctor").finish();
+    assert_eq!(doctor.status.code(), Some(2), "{doctor}");
+    assert_says(&doctor.stdout, &["FAIL", "interface.mode"]);
 
     lab.server.ip("link del dp0");
     let doctor = run(&["doctor"]);

@@ -141,6 +141,9 @@ fn another_host_with_an_own_address_is_noticed() {
         service.counter("event", "address_conflict") > 0
     });
     assert_says(&service.notes(), &["another host", "address"]);
+    until("the conflict is logged", || {
+        service.stderr().contains("another host")
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::driver_support::{IN_DRIVER, IN_STACK, Redirect};
 use crate::operating::assert_fails;
 use crate::support::lab::{DEVICE, Lab, can_run, lab, serve};
 use crate::support::process::{Finished, Process};
-use crate::support::service::{PROGRAM, Service};
+use crate::support::service::{Service, program};
 use crate::support::{assert_says, until};
 use dataplane::driver::{AfXdp, AfXdpOptions, attempts};
 use std::process::Command;
@@ -13,7 +13,7 @@ use std::process::Command;
 /// Runs the program as whoever runs the tests.
 #[track_caller]
 fn run(arguments: &[&str]) -> Finished {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.args(arguments);
     Process::start(command, &arguments.join(" ")).finish()
 }
@@ -144,14 +144,14 @@ fn without_privileges_there_is_one_sentence() {
         command.arg("--").arg(program);
         command
     };
-    let readable = Process::start(nobody(PROGRAM), "dataplane").finish();
+    let readable = Process::start(nobody(&program()), "dataplane").finish();
     if readable.status.code() != Some(2) {
-        println!("\nskipped: {test}: nobody may not run {PROGRAM}");
+        println!("\nskipped: {test}: nobody may not run {}", program());
         return;
     }
     let config = lab.write_config(&serve("echo", &["[::]:7"]));
     let run = |command: &str| {
-        let mut process = nobody(PROGRAM);
+        let mut process = nobody(&program());
         process.args([command, "--config"]).arg(&config);
         Process::start(process, command).finish()
     };

@@ -262,10 +262,13 @@ impl<P: Packet + ?Sized, T: Tables + ?Sized> Decision<'_, P, T> {
     /// A neighbour solicitation for an address of ours, sent to its solicited-node multicast
     /// address (RFC 4861 §4.3); or an advertisement of one, sent to all nodes, which is how somebody
     /// who uses it already answers our probe (§7.2.4, RFC 4862 §5.4.4). What is sent to the address
-    /// itself falls under its prefix.
+    /// itself falls under its prefix. One in pieces is nobody's (RFC 6980 §5), and does not become ours.
     #[inline(always)]
     fn neighbor_discovery(&self, datagram: &Datagram, kind: u8) -> Verdict {
         if !self.has(flag::PREFIXES) {
+            return Verdict::PassUnmatched;
+        }
+        if datagram.fragment != Fragment::Whole {
             return Verdict::PassUnmatched;
         }
         // The target has the same place in both (RFC 4861 §4.3, §4.4).

@@ -26,7 +26,7 @@
 //! addresses on our link can only push out other inventions as long as there are any.
 
 use crate::hash::HashKey;
-use crate::ip::address::{Ip, IpAddress, UnicastAddr};
+use crate::ip::address::{Ip, IpAddress};
 use crate::ip::rate_limit::TokenBucket;
 use crate::link::{AddressOwner, MacAddr};
 use crate::table::{Index, SLOTS_MAX, TimeOrder};
@@ -34,10 +34,13 @@ use crate::time::{Duration, Instant};
 use alloc::vec::Vec;
 
 mod config;
+mod state;
 #[cfg(test)]
 mod tests;
 
 pub use config::NeighborConfig;
+pub use state::{Ask, NeighborAction, NeighborState, Resolve, Update};
+use state::{Entry, State};
 
 /// How often at most the control plane is asked for the same neighbour, and how exactly "last used"
 /// is known. RFC 1122 §2.3.2.1 recommends one request per second and destination.
@@ -45,164 +48,6 @@ const ONCE_A: Duration = Duration::from_secs(1);
 
 /// Half of Linux's default time until a neighbour becomes stale (`base_reachable_time_ms`, 30 s).
 const MIRRORED_REFRESH_INTERVAL: Duration = Duration::from_secs(15);
-
-/// The states as `ip neigh` names them, and [`Mirrored`](Self::Mirrored).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NeighborState {
-    /// Asked for, no answer yet.
-    Incomplete,
-    /// Confirmed recently.
-    Reachable,
-    /// Known, but not confirmed for a while; nobody uses it.
-    Stale,
-    /// In use again, waiting for a confirmation from above.
-    Delay,
-    /// In use and asked for a confirmation.
-    Probe,
-    /// Known to the kernel, which looks after it.
-    Mirrored,
-}
-
-/// Whom to ask for a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Nobody: somebody was asked already.
-    Nobody,
-    /// The neighbour: send an ARP request to everybody, or a neighbour solicitation to the
-    /// solicited-node group.
-    Neighbor,
-    /// The kernel, by way of the control plane.
-    Kernel,
-}
-
-/// What became of a packet to a neighbour that [`NeighborCache::lookup`] did not know.
-#[must_use = "it may hold a packet"]
-#[derive(Debug, PartialEq, Eq)]
-pub enum Resolve<P> {
-    /// The neighbour is known: the packet can be sent.
-    Resolved(MacAddr, P),
-    /// The packet waits.
-    Waiting {
-        /// Whom to ask.
-        ask: Ask,
-        /// A packet that had to make room: an older one to the same neighbour (RFC 1122
-        /// §2.3.2.2: keep the latest), or the oldest to another, or this one itself if none may
-        /// wait. It is dropped.
-        displaced: Option<P>,
-    },
-    /// The cache is full of mirrored neighbours. The packet is dropped.
-    Full(P),
-}
-
-/// What a change of a neighbour released.
-#[must_use = "it may hold packets"]
-#[derive(Debug, PartialEq, Eq)]
-pub struct Update<P> {
-    /// A packet that waited for this neighbour and can be sent to it now.
-    pub ready: Option<P>,
-    /// A packet to a neighbour that was given up to make room. It is dropped.
-    pub evicted: Option<P>,
-    /// Whether the neighbour was left out because the cache is full of mirrored ones.
-    pub full: bool,
-}
-
-impl<P> Update<P> {
-    const NOTHING: Self = Self {
-        ready: None,
-        evicted: None,
-        full: false,
-    };
-}
-
-/// What is to be done because time has passed.
-#[must_use = "it may hold a packet"]
-#[derive(Debug, PartialEq, Eq)]
-pub enum NeighborAction<A, P> {
-    /// Ask everybody: an ARP request to the broadcast address, or a neighbour solicitation to the
-    /// solicited-node group (RFC 4861 §7.2.2).
-    SolicitMulticast {
-        /// Who is looked for.
-        address: A,
-    },
-    /// Ask the neighbour itself whether it is still there (RFC 4861 §7.3.3, RFC 1122 §2.3.2.1 (2)).
-    SolicitUnicast {
-        /// Who is asked.
-        address: A,
-        /// Where it was last.
-        mac: MacAddr,
-    },
-    /// The neighbour does not answer and is forgotten.
-    Failed {
-        /// Who.
-        address: A,
-        /// A packet that waited for it; its sender is told "host unreachable" (RFC 4861 §7.2.2).
-        waiting: Option<P>,
-    },
-}
-
-/// What is known about one neighbour.
-#[derive(Debug)]
-struct Entry<A, P> {
-    address: A,
-    state: State<P>,
-}
-
-#[derive(Debug)]
-enum State<P> {
-    Incomplete {
-        resolver: AddressOwner,
-        /// Solicitations sent.
-        solicits: u8,
-        /// When the resolver was asked last.
-        asked_at: Option<Instant>,
-        waiting: Option<P>,
-    },
-    Reachable {
-        mac: MacAddr,
-        confirmed_at: Instant,
-    },
-    Stale {
-        mac: MacAddr,
-    },
-    Delay {
-        mac: MacAddr,
-    },
-    Probe {
-        mac: MacAddr,
-        /// Solicitations sent.
-        solicits: u8,
-    },
-    Mirrored {
-        mac: MacAddr,
-        /// When the kernel is to be asked to look after it, once it is in use.
-        refresh_at: Option<Instant>,
-    },
-}
-
-impl<P> State<P> {
-    #[inline]
-    fn mac(&self) -> Option<MacAddr> {
-        match *self {
-            Self::Incomplete { .. } => None,
-            Self::Reachable { mac, .. }
-            | Self::Stale { mac }
-            | Self::Delay { mac }
-            | Self::Probe { mac, .. }
-            | Self::Mirrored { mac, .. } => Some(mac),
-        }
-    }
-
-    fn public(&self) -> NeighborState {
-        match self {
-            Self::Incomplete { .. } => NeighborState::Incomplete,
-            Self::Reachable { .. } => NeighborState::Reachable,
-            Self::Stale { .. } => NeighborState::Stale,
-            Self::Delay { .. } => NeighborState::Delay,
-            Self::Probe { .. } => NeighborState::Probe,
-            Self::Mirrored { .. } => NeighborState::Mirrored,
-        }
-    }
-}
 
 /// The neighbours of one interface, for one IP version. `P` is what waits for resolution.
 #[derive(Debug)]
@@ -342,7 +187,7 @@ impl<I: Ip, P> NeighborCache<I, P> {
     /// (RFC 4861 §7.2.3). A new neighbour is remembered, but not yet believed reachable.
     pub fn learn(&mut self, address: I::Addr, mac: MacAddr, now: Instant) -> Update<P> {
         // RFC 1812 §3.3.2: no host has a group's Ethernet address.
-        if UnicastAddr::new(address).is_none() || !is_station(mac) {
+        if !address.is_single_host() || !is_station(mac) {
             return Update::NOTHING;
         }
         if self.find(address).is_some() {

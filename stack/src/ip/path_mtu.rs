@@ -198,15 +198,9 @@ impl<I: Ip> PathMtuCache<I> {
         self.deadlines.first().map(|(at, _)| at)
     }
 
-    /// Forgets everything, for instance because the routes changed.
-    pub fn clear(&mut self) {
-        for slot in (0u32..).take(self.slots.len()) {
-            self.remove(slot);
-        }
-    }
-
     /// All paths, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (I::Addr, PathMtu)> + '_ {
+    #[cfg(test)]
+    fn iter(&self) -> impl Iterator<Item = (I::Addr, PathMtu)> + '_ {
         self.slots
             .iter()
             .flatten()
@@ -506,7 +500,7 @@ mod tests {
                 .into_iter()
                 .all(|n| cache.get(address(n)).is_some())
         );
-        cache.clear();
+        cache.expire(at(10_000));
         assert!(cache.is_empty() && cache.next_deadline().is_none());
         let mut none: PathMtuCache<Ipv4> = PathMtuCache::new(0, HashKey::new([1, 2]));
         assert_eq!(

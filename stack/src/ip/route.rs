@@ -16,7 +16,7 @@
 //!
 //! n routes make at most 2n + 1 ranges of 8 bytes (IPv4) or 20 bytes (IPv6).
 
-use crate::ip::address::{Ip, IpAddress, UnicastAddr};
+use crate::ip::address::{Ip, IpAddress};
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
@@ -165,8 +165,8 @@ impl fmt::Display for Route {
 
 fn is_unicast(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => UnicastAddr::new(address).is_some(),
-        IpAddr::V6(address) => UnicastAddr::new(address).is_some(),
+        IpAddr::V4(address) => address.is_single_host(),
+        IpAddr::V6(address) => address.is_single_host(),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A socket bound to any address has an entry for each address we have, so the lookup that finds a
 //! socket has also found out that the destination is ours. A dual-stack socket has entries in the
-//! tables of both versions. The tables are rebuilt when addresses or sockets change, which is rare.
+//! tables of both versions. A socket that comes or goes is a matter of its own entries; the tables are
+//! rebuilt when they grow or our addresses change, which is rare.
 
 use crate::ip::address::{Ip, Ipv4, Ipv6};
 use alloc::boxed::Box;
@@ -92,6 +93,8 @@ impl<K: Default> Slot<K> {
 #[derive(Debug)]
 pub struct Demux<I: DemuxKey> {
     slots: Box<[Slot<I::Key>]>,
+    /// How many of them are not free.
+    used: usize,
     /// The socket that was found last: most packets of a batch are for one service.
     last: Slot<I::Key>,
 }
@@ -102,6 +105,7 @@ impl<I: DemuxKey> Demux<I> {
     pub fn new(entries: usize) -> Self {
         Self {
             slots: vec![Slot::free(); slot_count(entries)].into_boxed_slice(),
+            used: 0,
             last: Slot::free(),
         }
     }
@@ -163,9 +167,7 @@ impl<I: DemuxKey> Demux<I> {
     /// Adds an entry for a port other than 0, unless there is one already or the table is half
     /// full; says whether it did.
     pub fn insert(&mut self, address: I::Addr, port: u16, target: Target) -> bool {
-        let used = self.slots.iter().filter(|slot| slot.entry != Entry::Free);
-        let half_full = (used.count() + 1) * 2 > self.slots.len();
-        if half_full || port == 0 || self.lookup(address, port).is_some() {
+        if !self.has_room(1) || port == 0 || self.lookup(address, port).is_some() {
             return false;
         }
         let key = I::key(address, port);
@@ -181,12 +183,53 @@ impl<I: DemuxKey> Demux<I> {
                 Target::Elsewhere(tag) => Entry::Elsewhere(tag),
             },
         };
+        self.used += 1;
+        true
+    }
+
+    /// Whether so many more entries leave half of the places free.
+    #[must_use]
+    pub fn has_room(&self, entries: usize) -> bool {
+        (self.used + entries) * 2 <= self.slots.len()
+    }
+
+    /// Takes an entry out; says whether it was there.
+    pub fn remove(&mut self, address: I::Addr, port: u16) -> bool {
+        let key = I::key(address, port);
+        let mask = self.slots.len() - 1;
+        let mut hole = self.start(key);
+        while self.slots[hole].entry != Entry::Free && self.slots[hole].key != key {
+            hole = (hole + 1) & mask;
+        }
+        if self.slots[hole].entry == Entry::Free {
+            return false;
+        }
+        // Close the hole: an entry further on comes forward unless that would put it before the place
+        // where the search for it begins.
+        let mut place = hole;
+        loop {
+            place = (place + 1) & mask;
+            let slot = self.slots[place];
+            if slot.entry == Entry::Free {
+                break;
+            }
+            let from_start = place.wrapping_sub(self.start(slot.key)) & mask;
+            let from_hole = place.wrapping_sub(hole) & mask;
+            if from_start >= from_hole {
+                self.slots[hole] = slot;
+                hole = place;
+            }
+        }
+        self.slots[hole] = Slot::free();
+        self.used -= 1;
+        self.last = Slot::free();
         true
     }
 
     /// Empties the table and makes room for at least `entries`.
     pub fn reset(&mut self, entries: usize) {
         self.last = Slot::free();
+        self.used = 0;
         let slots = slot_count(entries);
         if slots == self.slots.len() {
             self.slots.fill(Slot::free());
@@ -216,11 +259,14 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_map(
+            tight: bool,
             keys in proptest::collection::vec((any::<[u8; 2]>(), 1u16..8), 0..64),
             probes in proptest::collection::vec((any::<[u8; 2]>(), 0u16..8), 0..64),
+            gone in proptest::collection::vec((any::<[u8; 2]>(), 1u16..8), 0..64),
         ) {
             let address = |[a, b]: [u8; 2]| Ipv4Addr::new(10, 0, a & 1, b & 7);
-            let mut table = Demux::<Ipv4>::new(64);
+            // Room for all of them, and hardly any or plenty beside.
+            let mut table = Demux::<Ipv4>::new(if tight { 64 } else { 500 });
             let mut oracle = BTreeMap::new();
             for (index, (a, port)) in keys.iter().enumerate() {
                 let index = u16::try_from(index).unwrap();
@@ -229,7 +275,14 @@ mod tests {
                 prop_assert_eq!(added, !oracle.contains_key(&(address(*a), *port)));
                 oracle.entry((address(*a), *port)).or_insert(target);
             }
-            for (a, port) in keys.iter().chain(&probes) {
+            for (a, port) in &gone {
+                // What was found last is remembered, and must not be when it is gone.
+                let _ = table.lookup_socket(address(*a), *port);
+                let removed = table.remove(address(*a), *port);
+                prop_assert_eq!(removed, oracle.remove(&(address(*a), *port)).is_some());
+            }
+            prop_assert_eq!(table.used, oracle.len());
+            for (a, port) in keys.iter().chain(&probes).chain(&gone) {
                 let expected = oracle.get(&(address(*a), *port)).copied();
                 prop_assert_eq!(table.lookup(address(*a), *port), expected);
                 let socket = table.lookup_socket(address(*a), *port);

@@ -105,17 +105,22 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
     ) -> Result<(), SendError> {
         let turned = match &mut datagram.0 {
-            Storage::Frame { frame, parts } => self.turn_plain_round(frame, parts),
-            Storage::Large(_) => false,
+            // Without room for it, the long way refuses it.
+            Storage::Frame { frame, parts } if self.egress.has_room() => {
+                self.turn_plain_round(frame, parts)
+            }
+            _ => false,
         };
-        if turned && let Storage::Frame { frame, parts } = datagram.0 {
-            return self.transmit_reply(pool, frame, parts);
+        if turned && let Storage::Frame { frame, .. } = datagram.0 {
+            // It has been counted: afterwards that would have to be kept while the frame moves.
+            let queued = self.transmit(pool, frame);
+            debug_assert!(queued.is_ok(), "invariant: there is room");
+            return Ok(());
         }
         self.aside_reply = Some(datagram);
         self.reply_the_long_way(pool, now)
     }
 
-    #[inline(always)]
     fn transmit_reply(
         &mut self,
         pool: &mut P,
@@ -124,9 +129,7 @@ impl<P: FramePool> Stack<P> {
     ) -> Result<(), SendError> {
         match self.transmit(pool, frame) {
             Ok(()) => {
-                self.events.count(Event::UdpTx);
-                self.events
-                    .add(Event::UdpTxBytes, u64::from(parts.payload_len));
+                self.count_sent(&parts);
                 Ok(())
             }
             Err(reason) => {

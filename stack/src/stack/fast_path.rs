@@ -11,11 +11,11 @@
 //! memory costs more than many a step on the way. The long way is never compiled in.
 
 use super::Stack;
-use super::input::SourceCheck;
 use super::output::Hop;
 use super::version::{Header, IpStack};
+use crate::counters::Event;
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ipv4, Ipv6};
+use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::udp::{Headers, Parts};
 use crate::wire::udp::Verified;
 use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
@@ -109,7 +109,17 @@ impl<P: FramePool> Stack<P> {
         } else {
             None
         };
+        if turned.is_some() {
+            self.count_sent(parts);
+        }
         turned.is_some()
+    }
+
+    #[inline(always)]
+    pub(super) fn count_sent(&mut self, parts: &Parts) {
+        self.events.count(Event::UdpTx);
+        self.events
+            .add(Event::UdpTxBytes, u64::from(parts.payload_len));
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use super::version::{Header, IpStack};
 use super::{Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ipv4, Ipv6};
+use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::ip::path_mtu::{TooBig, TooBigOutcome};
 use crate::link::AddressOwner;
 use crate::socket::demux::Target;
@@ -92,7 +92,7 @@ impl<P: FramePool> Stack<P> {
             ..
         } = meta;
         let message = icmpv6::Packet::new_checked(data, payload.clone(), source, destination)?;
-        let invalid = super::input::SourceCheck::is_invalid_source(source);
+        let invalid = source.is_invalid_source();
         if let Some(repr) = ndp::Repr::parse(data, &message, hop_limit, source, destination)? {
             // RFC 4862 §5.4.2: who has no address yet asks from the unspecified one.
             if invalid && !source.is_unspecified() {

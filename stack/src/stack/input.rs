@@ -4,7 +4,7 @@ use super::version::IpStack;
 use super::{Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ipv4, Ipv6};
+use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::link::AddressOwner;
 use crate::socket::demux::Target;
 use crate::time::Instant;
@@ -206,7 +206,7 @@ impl<P: FramePool> Stack<P> {
             return Err(DropReason::UdpNoSocket);
         }
         let ports = u32::from(packet.source_port()) << 16 | u32::from(packet.destination_port());
-        let flow = I::flow_hash(&self.key, meta.destination, meta.source, ports);
+        let flow = I::Addr::flow_hash(&self.key, meta.destination, meta.source, ports);
         Ok(Handoff::Service { tag, flow })
     }
 
@@ -348,29 +348,5 @@ impl<P: FramePool> Stack<P> {
             }
         }
         Err(problem.reason)
-    }
-}
-
-/// Sources no packet may have.
-pub(super) trait SourceCheck: Copy {
-    /// Whether no host may send from this address (RFC 1122 §3.2.1.3, RFC 4291 §2.7, RFC 4038 §4.2).
-    fn is_invalid_source(self) -> bool;
-}
-
-impl SourceCheck for core::net::Ipv4Addr {
-    #[inline]
-    fn is_invalid_source(self) -> bool {
-        // 0.0.0.0/8, 127.0.0.0/8, and everything from 224.0.0.0 up.
-        let first = self.octets()[0];
-        !matches!(first, 1..224) || first == 127
-    }
-}
-
-impl SourceCheck for core::net::Ipv6Addr {
-    #[inline]
-    fn is_invalid_source(self) -> bool {
-        // Unspecified, loopback and mapped addresses all begin with 64 zero bits.
-        let octets = self.octets();
-        octets[..8] == [0; 8] || octets[0] == 0xff
     }
 }

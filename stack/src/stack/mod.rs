@@ -153,6 +153,7 @@ pub struct Stack<P: FramePool> {
     v4: VersionState<Ipv4, P::Frame>,
     v6: VersionState<Ipv6, P::Frame>,
     udp: UdpSockets<P::Frame>,
+    /// What other workers serve, and its tag, by port.
     elsewhere: Vec<(Bind, u16)>,
     egress: Queue<P::Frame>,
     /// A frame that leaves the short way, for the function that takes it on. As an argument it would
@@ -372,7 +373,7 @@ impl<P: FramePool> Stack<P> {
             .udp
             .insert(bind, queue.max(1))
             .ok_or(BindError::TooManySockets)?;
-        self.rebuild_demux();
+        self.add_to_demux(&bind, Target::Socket(id.index));
         Ok(id)
     }
 
@@ -382,8 +383,9 @@ impl<P: FramePool> Stack<P> {
     /// As [`udp_bind`](Self::udp_bind).
     pub fn udp_bind_elsewhere(&mut self, bind: Bind, tag: u16) -> Result<(), BindError> {
         let bind = self.free_to_bind(bind)?;
-        self.elsewhere.push((bind, tag));
-        self.rebuild_demux();
+        let behind = self.elsewhere_behind(bind.local.port());
+        self.elsewhere.insert(behind, (bind, tag));
+        self.add_to_demux(&bind, Target::Elsewhere(tag));
         Ok(())
     }
 
@@ -395,8 +397,13 @@ impl<P: FramePool> Stack<P> {
 
     fn free_to_bind(&self, bind: Bind) -> Result<Bind, BindError> {
         let bind = bind.validate()?;
-        let sockets = self.udp.iter().map(|(_, bind)| bind);
-        let mut taken = sockets.chain(self.elsewhere.iter().map(|(bind, _)| bind));
+        let port = bind.local.port();
+        let others = self.elsewhere[..self.elsewhere_behind(port)].iter().rev();
+        let others = others.map(|(other, _)| other);
+        let mut taken = self
+            .udp
+            .on_port(port)
+            .chain(others.take_while(|other| other.local.port() == port));
         if taken.any(|other| other.conflicts_with(&bind)) {
             return Err(BindError::AddressInUse);
         }
@@ -411,12 +418,51 @@ impl<P: FramePool> Stack<P> {
         while let Some(datagram) = socket.queue.pop() {
             self.udp_discard(pool, datagram, DropReason::UdpSocketClosed);
         }
-        self.rebuild_demux();
+        if let Some(bind) = socket.bind {
+            self.remove_from_demux(&bind);
+        }
     }
 
     /// The last ICMP error about something the socket sent, once.
     pub fn udp_take_error(&mut self, id: UdpSocketId) -> Option<SoftError> {
         self.udp.get_mut(id)?.soft_error.take()
+    }
+
+    /// Where in `elsewhere` those behind this port begin.
+    fn elsewhere_behind(&self, port: u16) -> usize {
+        self.elsewhere
+            .partition_point(|(other, _)| other.local.port() <= port)
+    }
+
+    /// Gives a socket its entries: one for each address it covers. Whoever binds many pays for each
+    /// of them alone: the tables are written anew only when they have to grow, to twice the size.
+    fn add_to_demux(&mut self, bind: &Bind, target: Target) {
+        let Self { v4, v6, link, .. } = self;
+        let entries = link.addresses.len();
+        if !v4.demux.has_room(entries) || !v6.demux.has_room(entries) {
+            return self.rebuild_demux();
+        }
+        let port = bind.local.port();
+        for LocalAddress { address, .. } in &link.addresses {
+            match *address {
+                address if !bind.covers(address) => false,
+                IpAddr::V4(address) => v4.demux.insert(address, port, target),
+                IpAddr::V6(address) => v6.demux.insert(address, port, target),
+            };
+        }
+    }
+
+    /// Takes the entries of a socket away. Nobody else has entries for what it covers.
+    fn remove_from_demux(&mut self, bind: &Bind) {
+        let Self { v4, v6, link, .. } = self;
+        let port = bind.local.port();
+        for LocalAddress { address, .. } in &link.addresses {
+            match *address {
+                address if !bind.covers(address) => false,
+                IpAddr::V4(address) => v4.demux.remove(address, port),
+                IpAddr::V6(address) => v6.demux.remove(address, port),
+            };
+        }
     }
 
     /// Writes the tables of both versions anew: each socket gets an entry for each address it

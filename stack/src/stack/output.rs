@@ -1,7 +1,6 @@
 //! Where packets go next, and how they leave.
 
 use super::Stack;
-use super::input::SourceCheck;
 use super::version::{Header, IpStack};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool, Stamps};

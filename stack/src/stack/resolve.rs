@@ -9,10 +9,11 @@ use super::version::IpStack;
 use super::{Disposition, Origin, Stack, WANTED_MAX};
 use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{IpAddress, Ipv4, Ipv6, solicited_node_multicast};
+use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::ip::neighbor::{Ask, NeighborAction, Resolve, Update};
 use crate::link::{AddressOwner, LocalAddress, MacAddr, NeighborUpdate};
 use crate::time::{Duration, Instant};
+use crate::wire::ndp::{multicast_mac, solicited_node_multicast};
 use crate::wire::{arp, ethernet, ipv6, ndp, protocol};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -631,12 +632,6 @@ fn emit_ndp(
     Some(header.emit(data, at)? + len)
 }
 
-/// The Ethernet address of an IPv6 group (RFC 2464 §7).
-fn multicast_mac(group: Ipv6Addr) -> MacAddr {
-    let [.., a, b, c, d] = group.octets();
-    [0x33, 0x33, a, b, c, d]
-}
-
 fn same_subnet(local: &LocalAddress, address: IpAddr) -> bool {
     match (local.address, address) {
         (IpAddr::V4(mine), IpAddr::V4(other)) => {
@@ -790,11 +785,5 @@ mod tests {
         assert!(announcements.may_defend(local.address, at(30)));
         assert!(!announcements.may_defend(local.address, at(39)));
         assert!(announcements.may_defend(local.address, at(40)));
-    }
-
-    #[test]
-    fn groups_have_their_ethernet_addresses() {
-        let group = solicited_node_multicast("2001:db8::1:2:3".parse().unwrap());
-        assert_eq!(multicast_mac(group), [0x33, 0x33, 0xff, 2, 0, 3]);
     }
 }

@@ -7,7 +7,7 @@ use super::{Config, Stack};
 use crate::counters::DropReason;
 use crate::frame::FramePool;
 use crate::hash::HashKey;
-use crate::ip::address::{Ip, IpAddress, Ipv4, Ipv6};
+use crate::ip::address::{Ip, IpAddress, Ipv4, Ipv6, Subnet};
 use crate::ip::neighbor::{NeighborAction, NeighborCache, NeighborConfig};
 use crate::ip::path_mtu::PathMtuCache;
 use crate::ip::reassembly::{Reassembler, ReassemblyConfig};
@@ -69,12 +69,11 @@ impl<I: DemuxKey, F> VersionState<I, F> {
             // The kernel takes both forms for broadcasts (`fib_add_ifaddr`), whether `ip address`
             // was told of one or not.
             if let IpAddr::V4(address) = local.address
-                && local.prefix_len < 31
+                && let Some(subnet) = Subnet::new(address, local.prefix_len)
+                && let Some(broadcast) = subnet.broadcast()
             {
-                let host = u32::MAX.checked_shr(local.prefix_len.into()).unwrap_or(0);
-                let bits = address.to_bits();
-                self.broadcasts.push(Ipv4Addr::from_bits(bits | host));
-                self.broadcasts.push(Ipv4Addr::from_bits(bits & !host));
+                self.broadcasts.push(broadcast);
+                self.broadcasts.push(subnet.network());
             }
         }
         let endings = self.broadcasts.iter().map(ending);
@@ -125,9 +124,6 @@ pub(super) trait IpStack: DemuxKey {
         meta: IpMeta<Self>,
         now: Instant,
     ) -> DropReason;
-
-    /// A keyed hash of a flow.
-    fn flow_hash(key: &HashKey, local: Self::Addr, remote: Self::Addr, ports: u32) -> u64;
 
     /// A cheap index, below 256, for small caches whose entries are checked anyway.
     fn cache_index(address: Self::Addr) -> usize;
@@ -215,11 +211,6 @@ impl IpStack for Ipv4 {
         now: Instant,
     ) -> DropReason {
         stack.refuse_protocol(pool, data, meta, now)
-    }
-
-    #[inline]
-    fn flow_hash(key: &HashKey, local: Ipv4Addr, remote: Ipv4Addr, ports: u32) -> u64 {
-        key.hash_flow_v4(local.to_bits(), remote.to_bits(), ports)
     }
 
     #[inline]
@@ -354,11 +345,6 @@ impl IpStack for Ipv6 {
             Ok(packet) => stack.refuse_next_header(pool, data, meta, &packet, now),
             Err(problem) => problem.reason,
         }
-    }
-
-    #[inline]
-    fn flow_hash(key: &HashKey, local: Ipv6Addr, remote: Ipv6Addr, ports: u32) -> u64 {
-        key.hash_flow_v6(local.to_bits(), remote.to_bits(), ports)
     }
 
     #[inline]

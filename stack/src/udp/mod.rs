@@ -6,6 +6,8 @@ use crate::queue::Queue;
 use crate::socket::bind::Bind;
 use crate::wire::{array_at, chunk_at, ethernet, ipv4, ipv6, udp};
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 
@@ -356,23 +358,30 @@ impl<F> UdpSocket<F> {
 #[derive(Debug)]
 pub(crate) struct UdpSockets<F> {
     slots: Box<[UdpSocket<F>]>,
+    /// Places without an open socket; the next to be taken is the last.
+    free: Vec<u16>,
+    /// Port and place of each open socket, so that those in the way of another are found at once.
+    ports: BTreeSet<(u16, u16)>,
 }
 
 impl<F> UdpSockets<F> {
     pub(crate) fn new(limit: u16) -> Self {
         Self {
             slots: (0..limit).map(|_| UdpSocket::closed(0)).collect(),
+            free: (0..limit).rev().collect(),
+            ports: BTreeSet::new(),
         }
     }
 
     /// Takes a free slot; `None` when all are in use.
     pub(crate) fn insert(&mut self, bind: Bind, limit: usize) -> Option<UdpSocketId> {
-        let index = self.slots.iter().position(|slot| slot.bind.is_none())?;
-        let socket = &mut self.slots[index];
+        let index = self.free.pop()?;
+        let socket = &mut self.slots[usize::from(index)];
         socket.bind = Some(bind);
         socket.queue = Queue::new(limit);
+        self.ports.insert((bind.local.port(), index));
         Some(UdpSocketId {
-            index: u16::try_from(index).ok()?,
+            index,
             generation: socket.generation,
         })
     }
@@ -380,9 +389,19 @@ impl<F> UdpSockets<F> {
     /// Closes a socket; what waited in it is in what comes back.
     pub(crate) fn remove(&mut self, id: UdpSocketId) -> Option<UdpSocket<F>> {
         let socket = self.get_mut(id)?;
-        socket.bind?;
+        let bind = socket.bind?;
         let closed = UdpSocket::closed(socket.generation.wrapping_add(1));
-        Some(core::mem::replace(socket, closed))
+        let open = core::mem::replace(socket, closed);
+        self.ports.remove(&(bind.local.port(), id.index));
+        self.free.push(id.index);
+        Some(open)
+    }
+
+    /// What the open sockets on this port are bound to.
+    pub(crate) fn on_port(&self, port: u16) -> impl Iterator<Item = &Bind> {
+        self.ports
+            .range((port, 0)..=(port, u16::MAX))
+            .filter_map(|(_, index)| self.slots.get(usize::from(*index))?.bind.as_ref())
     }
 
     /// The socket of this handle, unless it was closed.

@@ -14,8 +14,6 @@ use crate::link::MacAddr;
 pub const HEADER_LEN: usize = 14;
 /// Length of one 802.1Q tag, in bytes.
 pub const TAG_LEN: usize = 4;
-/// The longest header we read: two tags.
-pub const HEADER_LEN_MAX: usize = HEADER_LEN + 2 * TAG_LEN;
 /// The shortest frame on the wire without its check sequence (IEEE 802.3 §4.2.3.3); drivers pad.
 pub const FRAME_LEN_MIN: usize = 60;
 

@@ -18,8 +18,6 @@ use core::ops::Range;
 
 /// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = 20;
-/// Length of the longest header, in bytes.
-pub const HEADER_LEN_MAX: usize = 60;
 /// Every IPv4 host receives datagrams of at least this many bytes (RFC 791 §3.1).
 pub const DATAGRAM_LEN_MIN: usize = 576;
 

@@ -81,7 +81,7 @@ impl Repr {
             let source_mac = link_layer_option(options, OPTION_SOURCE)?;
             // RFC 4861 §7.1.1: from the unspecified address only to the solicited-node group, and
             // without a source link-layer address.
-            let to_group = is_solicited_node(destination, target);
+            let to_group = destination == solicited_node_multicast(target);
             if source.is_unspecified() && (source_mac.is_some() || !to_group) {
                 return Err(malformed);
             }
@@ -157,10 +157,21 @@ impl Repr {
     }
 }
 
-/// Whether `group` is the solicited-node multicast address of `target` (RFC 4291 §2.7.1).
-fn is_solicited_node(group: Ipv6Addr, target: Ipv6Addr) -> bool {
-    let (group, target) = (group.octets(), target.octets());
-    group[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff] && group[13..] == target[13..]
+/// The group that a node with this address listens to for neighbour solicitations
+/// (RFC 4291 §2.7.1): `ff02::1:ff00:0/104` and the address's low 24 bits.
+#[inline]
+#[must_use]
+pub fn solicited_node_multicast(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from_octets([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
+/// The Ethernet address of an IPv6 group (RFC 2464 §7): its low 32 bits behind 33-33.
+#[inline]
+#[must_use]
+pub fn multicast_mac(group: Ipv6Addr) -> MacAddr {
+    let [.., a, b, c, d] = group.octets();
+    [0x33, 0x33, a, b, c, d]
 }
 
 /// Walks the options and finds a link-layer address.
@@ -200,6 +211,14 @@ mod tests {
         let len = repr.emit(&mut data, 4, source, destination).unwrap();
         let message = icmpv6::Packet::new_checked(&data, 4..4 + len, source, destination).unwrap();
         Repr::parse(&data, &message, HOP_LIMIT, source, destination)
+    }
+
+    #[test]
+    fn groups_and_their_ethernet_addresses() {
+        // The example of RFC 4291 §2.7.1.
+        let group = solicited_node_multicast("4037::1:800:200e:8c6c".parse().unwrap());
+        assert_eq!(group, "ff02::1:ff0e:8c6c".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(multicast_mac(group), [0x33, 0x33, 0xff, 0x0e, 0x8c, 0x6c]);
     }
 
     #[test]

@@ -273,3 +273,83 @@ pub fn read_ip(packet: &[u8]) -> (IpAddr, IpAddr, u8, Vec<u8>) {
         )
     }
 }
+
+pub fn v4(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}
+
+pub fn v6(address: Ipv6Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}
+
+/// The peer's fragments of a datagram, `room` bytes of payload each.
+pub fn fragments(from: SocketAddr, to: SocketAddr, payload: &[u8], room: usize) -> Vec<Vec<u8>> {
+    let segment = udp_segment(from, to, payload);
+    let pieces: Vec<&[u8]> = segment.chunks(room).collect();
+    let count = pieces.len();
+    let cut = |(index, piece): (usize, &&[u8])| {
+        let offset = u16::try_from(index * room).unwrap();
+        let more = index + 1 < count;
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut packet = ip_packet(from.ip(), to.ip(), protocol::UDP, piece);
+                let repr = ipv4::Repr {
+                    source,
+                    destination,
+                    protocol: protocol::UDP,
+                    tos: 0,
+                    ttl: 64,
+                    payload_len: u16::try_from(piece.len()).unwrap(),
+                    fragment: Some(ipv4::Fragment {
+                        identification: 77,
+                        offset,
+                        more,
+                    }),
+                };
+                repr.emit(&mut packet, 14).unwrap();
+                packet
+            }
+            _ => {
+                let mut message = vec![0; 8];
+                ipv6::emit_fragment_header(&mut message, 0, protocol::UDP, 77, offset, more)
+                    .unwrap();
+                message.extend_from_slice(piece);
+                ip_packet(from.ip(), to.ip(), protocol::FRAGMENT, &message)
+            }
+        }
+    };
+    pieces.iter().enumerate().map(cut).collect()
+}
+
+/// Puts the fragments that the stack sent together again.
+pub fn defragment(packets: &[Vec<u8>]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    for packet in packets {
+        assert!(packet.len() <= 14 + MTU as usize);
+        if packet[12..14] == [0x08, 0x00] {
+            let ip = ipv4::Packet::new_checked(packet, 14).unwrap();
+            assert_eq!(ip.fragment_offset(), whole.len());
+            whole.extend_from_slice(&packet[ip.payload()]);
+        } else {
+            let ip = ipv6::Packet::new_checked(packet, 14).unwrap();
+            assert_eq!(usize::from(ip.fragment().unwrap().offset), whole.len());
+            whole.extend_from_slice(&packet[ip.payload()]);
+        }
+    }
+    whole
+}
+
+/// The packet with another type of service or traffic class.
+pub fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[12..14] == [0x08, 0x00] {
+        packet[15] = tos;
+        packet[24..26].fill(0);
+        let sum = Sum::ZERO.add_bytes(&packet[14..34]);
+        packet[24..26].copy_from_slice(&sum.checksum());
+    } else {
+        packet[14] = 0x60 | (tos >> 4);
+        packet[15] = (packet[15] & 0x0f) | (tos << 4);
+    }
+    packet
+}

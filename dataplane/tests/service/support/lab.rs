@@ -176,7 +176,7 @@ impl Lab {
 
     /// The program under test, in the service's namespace.
     pub(crate) fn dataplane(&self) -> Command {
-        self.server.command(super::service::PROGRAM)
+        self.server.command(&super::service::program())
     }
 
     /// A UDP socket of the peer's kernel, of the version of `to`, that talks to `to`.

@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dataplane");
+/// The program under test: where the environment says, as for a copy of these tests, else where it was
+/// built.
+pub(crate) fn program() -> String {
+    let told = std::env::var("CARGO_BIN_EXE_dataplane");
+    told.unwrap_or_else(|_| env!("CARGO_BIN_EXE_dataplane").into())
+}
 
 /// The running service; killed when it is dropped.
 pub(crate) struct Service {
@@ -103,7 +107,7 @@ impl Service {
     /// Runs one of the commands that ask a running service.
     #[track_caller]
     pub(crate) fn ask(&self, command_line: &str) -> Finished {
-        let mut command = self.namespace.command(PROGRAM);
+        let mut command = self.namespace.command(&program());
         command.args(command_line.split_whitespace());
         command.arg("--socket").arg(&self.socket);
         Process::start(command, &format!("dataplane {command_line}")).finish()
@@ -194,7 +198,7 @@ impl Drop for Service {
             return;
         }
         for what in ["info", "stats"] {
-            let mut command = self.namespace.command(PROGRAM);
+            let mut command = self.namespace.command(&program());
             command.arg(what).arg("--socket").arg(&self.socket);
             // What it says is printed when it is dropped.
             let mut asked = Process::start(command, &format!("dataplane {what}"));
@@ -204,7 +208,7 @@ impl Drop for Service {
 }
 
 fn run(namespace: &Namespace, config: &Path) -> Command {
-    let mut command = namespace.command(PROGRAM);
+    let mut command = namespace.command(&program());
     command.arg("run").arg("--config").arg(config);
     command
 }

@@ -17,6 +17,7 @@
 pub mod judge;
 pub mod packets;
 pub mod readers;
+pub mod view;
 
 use judge::{Judge, Message, ShownOnPanic};
 use packets::*;

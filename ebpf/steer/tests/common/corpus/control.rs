@@ -272,6 +272,11 @@ pub(super) fn owned_addresses() -> Vec<Case> {
             &neighbor(136, target),
         ))
     };
+    let first_piece = |kind: u8, to: &str| {
+        let more = [Fragment(0, true, 78)];
+        let message = neighbor(kind, OURS6);
+        ip_frame(&ipv6(PEER6, to, &more, protocol::ICMPV6, &message))
+    };
     let mut short = neighbor(135, OURS6);
     short.truncate(20);
     vec![
@@ -335,6 +340,16 @@ pub(super) fn owned_addresses() -> Vec<Case> {
             "solicitation for an address of ours",
             solicit("ff02::1:ff00:5", OURS6),
             RedirectNeighbor,
+        ),
+        case(
+            "solicitation in pieces",
+            first_piece(135, "ff02::1:ff00:5"),
+            PassUnmatched,
+        ),
+        case(
+            "advertisement in pieces",
+            first_piece(136, "ff02::1"),
+            PassUnmatched,
         ),
         case(
             "solicitation for an address of the kernel's",
