@@ -2,6 +2,7 @@
 //! something is wrong; the files in `fuzz_targets/` hand them to libFuzzer.
 //!
 //! * [`wire`]: one header at a time, beside the readers of others
+//! * [`segment`]: TCP segments, options and SYN cookies
 //! * [`reassembly`], [`neighbor`], [`route`]: one part of the stack beside a slow model
 //! * [`world`]: the whole stack, shared with the property tests
 //! * [`steering`]: the steering decision beside the stack
@@ -14,6 +15,7 @@ pub mod neighbor;
 pub mod reassembly;
 pub mod route;
 pub mod seeds;
+pub mod segment;
 pub mod steering;
 pub mod wire;
 #[path = "../../stack/tests/properties/world/mod.rs"]
@@ -24,7 +26,7 @@ pub mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("ethernet", wire::ethernet),
     ("arp", wire::arp),
     ("ipv4", wire::ipv4),
@@ -34,6 +36,7 @@ pub const TARGETS: [Target; 15] = [
     ("ndp", wire::ndp),
     ("udp", wire::udp),
     ("checksum", wire::checksum),
+    ("segment", segment::segment),
     ("reassembly", reassembly::reassembly),
     ("neighbor", neighbor::neighbor),
     ("route", route::route),

@@ -20,6 +20,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "ndp" => discovery(),
         "udp" => messages(17),
         "checksum" => frames(),
+        "segment" => segments(),
         "reassembly" => reassembly(),
         "neighbor" => neighbor(),
         "route" => route(),
@@ -82,6 +83,37 @@ fn discovery() -> Vec<Vec<u8>> {
             [[0, 0, 0], [0, 0, 1], [0, 1, 0]].map(|choice| [&choice, &message[..]].concat())
         })
         .collect()
+}
+
+/// A SYN and an answer to it, data, data with SACK, and all of this cut short.
+fn segments() -> Vec<Vec<u8>> {
+    let header = |words: u8, flags: u8| {
+        let mut header = vec![0x9c, 0x40, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, words << 4, flags];
+        header.extend([0xff, 0, 0, 0, 0, 0]);
+        header
+    };
+    let times = [8, 10, 0, 1, 2, 3, 0, 4, 5, 6];
+    let syn = [&[2, 4, 5, 0xb4, 4, 2][..], &times, &[1, 3, 3, 7]].concat();
+    let plain = [&[1, 1][..], &times].concat();
+    let sack = [
+        &[1, 1, 5, 18][..],
+        &[0, 0, 0, 9, 0, 0, 1, 9],
+        &[9; 4],
+        &[10; 4],
+    ]
+    .concat();
+    let whole = [
+        [header(10, 0xc2), syn.clone()].concat(),
+        [header(10, 0x12), syn].concat(),
+        [header(8, 0x18), plain.clone(), b"data".to_vec()].concat(),
+        [header(5, 0x11), b"more data".to_vec()].concat(),
+        [header(13, 0x10), plain, sack].concat(),
+        [header(6, 0x02), vec![34, 2, 0, 0]].concat(),
+    ];
+    let cut = whole
+        .iter()
+        .map(|segment| segment[..segment.len() - 3].to_vec());
+    whole.iter().cloned().chain(cut).collect()
 }
 
 fn reassembly() -> Vec<Vec<u8>> {
