@@ -3,7 +3,7 @@
 //!
 //! * [`wire`]: one header at a time, beside the readers of others
 //! * [`segment`]: TCP segments, options and SYN cookies
-//! * [`reassembly`], [`neighbor`], [`route`]: one part of the stack beside a slow model
+//! * [`reassembly`], [`neighbor`], [`route`], [`timer`]: one part of the stack beside a slow model
 //! * [`world`]: the whole stack, shared with the property tests
 //! * [`steering`]: the steering decision beside the stack
 //! * [`configuration`]: any text
@@ -17,6 +17,7 @@ pub mod route;
 pub mod seeds;
 pub mod segment;
 pub mod steering;
+pub mod timer;
 pub mod wire;
 #[path = "../../stack/tests/properties/world/mod.rs"]
 #[expect(missing_docs, reason = "written for a test")]
@@ -26,7 +27,7 @@ pub mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("ethernet", wire::ethernet),
     ("arp", wire::arp),
     ("ipv4", wire::ipv4),
@@ -40,6 +41,7 @@ pub const TARGETS: [Target; 16] = [
     ("reassembly", reassembly::reassembly),
     ("neighbor", neighbor::neighbor),
     ("route", route::route),
+    ("timer", timer::timer),
     ("stack", world::World::run),
     ("config", configuration::config),
     ("steer", steering::steer),

@@ -24,6 +24,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "reassembly" => reassembly(),
         "neighbor" => neighbor(),
         "route" => route(),
+        "timer" => timers(),
         "stack" => stack(),
         "config" => configurations(),
         "steer" => decisions(),
@@ -170,6 +171,26 @@ fn route() -> Vec<Vec<u8>> {
     [nested, v6]
         .map(|routes| [&[3][..], &routes.concat(), &[10, 1, 2, 3, 10, 2, 0, 1]].concat())
         .to_vec()
+}
+
+fn timers() -> Vec<Vec<u8>> {
+    // Start; then which and whose, a time in 16 bits, and how far it is shifted.
+    let start = [0, 9, 20];
+    let ids = [0, 18, 36, 48, 66, 84, 96, 114u8];
+    let levels = (0..)
+        .zip(ids)
+        .flat_map(|(level, id)| [id, 1, level, 14 + 3 * level]);
+    let sleep = [5, 0, 0, 0].repeat(12);
+    let pass = [4, 1, 0, 39];
+    let moves = [
+        0, 1, 0, 20, 0, 1, 0, 30, 2, 1, 0, 25, 3, 0, 0, 0, 1, 0, 7, 16,
+    ];
+    let levels: Vec<u8> = levels.collect();
+    vec![
+        [&start[..], &levels, &sleep].concat(),
+        [&start[..], &levels, &pass].concat(),
+        [&start[..], &moves, &sleep, &pass, &moves, &pass].concat(),
+    ]
 }
 
 fn stack() -> Vec<Vec<u8>> {
