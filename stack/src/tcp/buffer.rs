@@ -14,11 +14,12 @@
 //! its own 12 bytes and nothing here. A chunk that was given back is the next one taken: data that
 //! is read at once stays in the same 2 KiB, and in the cache.
 //!
-//! Every chunk knows where its own bytes begin and end. Thus a queue is joined to another one by a
-//! link ([`ByteQueue::append`]), which is how data that came out of order moves into the stream: it
-//! is not copied again. So that nobody makes us keep many chunks with little in each, two chunks
-//! that meet and would fit into one become one; of two neighbours in a queue, neither of which is
-//! its first one, there are always more than 2048 bytes.
+//! Every chunk knows where its own bytes begin and end. Thus a segment that fits into a chunk need
+//! not be cut, and a queue is joined to another one by a link ([`ByteQueue::append`]), which is how
+//! data that came out of order moves into the stream: it is not copied again. So that nobody makes us
+//! keep many chunks with little in each, two chunks that meet and would fit into one become one: of
+//! two neighbours in a queue, neither of which is its first one, there are always more than 2048
+//! bytes, and more than half of all that memory is in use.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -138,6 +139,12 @@ impl ChunkPool {
         &self.bytes[chunk as usize][usize::from(link.start)..usize::from(link.end)]
     }
 
+    /// Bytes that still fit behind those in a chunk.
+    #[inline]
+    fn room(&self, chunk: u32) -> usize {
+        usize::from(CHUNK - self.link(chunk).end)
+    }
+
     /// Fills a chunk's rest; returns how many bytes fitted.
     #[inline]
     fn fill(&mut self, chunk: u32, bytes: &[u8]) -> u16 {
@@ -240,6 +247,30 @@ impl ByteQueue {
             };
             return bytes.len();
         }
+        self.push_back_behind(pool, bytes)
+    }
+
+    /// [`push_back`](Self::push_back) to a queue that is, usually, not empty.
+    #[inline(never)]
+    fn push_back_behind(&mut self, pool: &mut ChunkPool, bytes: &[u8]) -> usize {
+        // The second usual case: a segment in a stream of them.
+        if self.head != NONE
+            && bytes.len() <= CHUNK_BYTES
+            && self.len <= QUEUE_BYTES_MAX - u32::from(CHUNK)
+        {
+            let len = u32::from(len16(bytes));
+            if bytes.len() <= pool.room(self.tail) {
+                pool.fill(self.tail, bytes);
+                self.len += len;
+                return bytes.len();
+            }
+            if let Some(chunk) = pool.take(bytes) {
+                pool.links[self.tail as usize].next = chunk;
+                self.tail = chunk;
+                self.len += len;
+                return bytes.len();
+            }
+        }
         self.push_back_sparing(pool, bytes, 0)
     }
 
@@ -249,9 +280,14 @@ impl ByteQueue {
         let bytes = &bytes[..bytes.len().min(room)];
         let mut rest = bytes;
         if self.head != NONE {
-            let filled = pool.fill(self.tail, rest);
-            self.len += u32::from(filled);
-            rest = &rest[usize::from(filled)..];
+            // What fits into one chunk is not cut, so that a segment is copied at once, and read in
+            // one piece.
+            let fits = rest.len() <= pool.room(self.tail);
+            if fits || rest.len() > CHUNK_BYTES || pool.free() <= spared {
+                let filled = pool.fill(self.tail, rest);
+                self.len += u32::from(filled);
+                rest = &rest[usize::from(filled)..];
+            }
         }
         while !rest.is_empty() && pool.free() > spared {
             let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES));
@@ -284,7 +320,17 @@ impl ByteQueue {
     /// empty go back to the pool.
     #[inline]
     pub fn consume(&mut self, pool: &mut ChunkPool, count: u32) -> u32 {
-        let count = count.min(self.len);
+        // The usual case: a request that came in one piece was read.
+        if self.head == self.tail && count >= self.len && self.head != NONE {
+            pool.give(self.head);
+            return core::mem::take(self).len;
+        }
+        self.consume_part(pool, count.min(self.len))
+    }
+
+    /// [`consume`](Self::consume) of not more than there is.
+    #[inline(never)]
+    fn consume_part(&mut self, pool: &mut ChunkPool, count: u32) -> u32 {
         self.len -= count;
         let mut rest = count;
         while rest > 0 {
@@ -321,6 +367,14 @@ impl ByteQueue {
         offset: u32,
         out: &mut [u8],
     ) -> usize {
+        let Some(skip) = self.find(pool, cursor, offset) else {
+            return 0;
+        };
+        // The usual case: it lies together.
+        if let Some(piece) = pool.slice(cursor.chunk).get(skip..skip + out.len()) {
+            out.copy_from_slice(piece);
+            return out.len();
+        }
         let mut at = 0;
         for piece in self.pieces(pool, cursor, offset, out.len()) {
             out[at..at + piece.len()].copy_from_slice(piece);
@@ -338,13 +392,28 @@ impl ByteQueue {
         offset: u32,
         len: usize,
     ) -> Pieces<'a> {
-        if offset >= self.len {
-            return Pieces {
+        match self.find(pool, cursor, offset) {
+            Some(skip) => Pieces {
+                pool,
+                chunk: cursor.chunk,
+                skip,
+                len: len.min((self.len - offset) as usize),
+            },
+            None => Pieces {
                 pool,
                 chunk: NONE,
                 skip: 0,
                 len: 0,
-            };
+            },
+        }
+    }
+
+    /// Moves the cursor to the chunk with the byte `offset`; returns how many of that chunk's bytes
+    /// are before it. `None` if the queue ends before.
+    #[inline]
+    fn find(&self, pool: &ChunkPool, cursor: &mut Cursor, offset: u32) -> Option<usize> {
+        if offset >= self.len {
+            return None;
         }
         if cursor.chunk == NONE || cursor.start > offset {
             *cursor = Cursor {
@@ -356,12 +425,7 @@ impl ByteQueue {
             let link = pool.link(cursor.chunk);
             let skip = offset - cursor.start;
             if skip < u32::from(link.len()) {
-                return Pieces {
-                    pool,
-                    chunk: cursor.chunk,
-                    skip: skip as usize,
-                    len: len.min((self.len - offset) as usize),
-                };
+                return Some(skip as usize);
             }
             *cursor = Cursor {
                 chunk: link.next,

@@ -276,3 +276,20 @@ fn a_queue_is_at_most_a_window_long() {
     assert_eq!(queue.push_back(&mut pool, b"defg"), 2);
     assert_eq!(queue.push_back(&mut pool, b"h"), 0);
 }
+
+/// Segments of usual length can be read one by one as they came.
+#[test]
+fn segments_are_not_cut() {
+    let mut pool = ChunkPool::new(3);
+    let mut queue = ByteQueue::EMPTY;
+    for byte in 1..=3 {
+        assert_eq!(queue.push_back(&mut pool, &[byte; 1448]), 1448);
+    }
+    // Unless there is no other room.
+    assert_eq!(queue.push_back(&mut pool, &[4; 1448]), 600);
+    for byte in 1..=2 {
+        assert_eq!(queue.front(&pool), [byte; 1448]);
+        queue.consume(&mut pool, 1448);
+    }
+    assert_eq!(queue.front(&pool).len(), 2048);
+}

@@ -269,6 +269,13 @@ impl Receiver {
         let (read, rest) = payload.split_at(read.min(payload.len()));
         self.next += len32(read.len());
         let read = len32(read.len());
+        if rest.is_empty() && !fin {
+            return Received::InOrder {
+                bytes: read,
+                hole: false,
+                finished: false,
+            };
+        }
         match self.receive(pools, self.next, rest, fin) {
             Received::InOrder {
                 bytes,

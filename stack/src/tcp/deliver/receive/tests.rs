@@ -635,8 +635,8 @@ fn op(scale: i32) -> impl Strategy<Value = Op> {
 
 /// Steps at three scales: bytes, where many ranges come about; segments; and several chunks.
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let ops = |scale| prop::collection::vec(op(scale), 1..100);
-    prop_oneof![ops(4), ops(300), ops(3000)]
+    let ops = |scale| prop::collection::vec(op(scale), 1..60);
+    prop_oneof![ops(4), ops(200), ops(2000)]
 }
 
 /// Bytes that differ from one segment to the next.
@@ -652,7 +652,7 @@ proptest! {
     #[test]
     fn it_is_like_a_map_of_bytes(
         base in prop_oneof![any::<u32>(), u32::MAX - 20_000..=u32::MAX],
-        len in 1..16_000_usize,
+        len in 1..9000_usize,
         ops in ops(),
     ) {
         let mut pools = ReceivePools::new(96, u32::from(RANGES_MAX));
