@@ -61,6 +61,14 @@ impl HashKey {
         self.finish(fold(u64::from(value) ^ k0, k1))
     }
 
+    /// Of a key of one word. Every bit of the result is usable.
+    #[inline]
+    #[must_use]
+    pub fn hash_u64(&self, value: u64) -> u64 {
+        let [k0, k1, ..] = self.masks;
+        self.finish(fold(value ^ k0, k1))
+    }
+
     /// Of an IPv6 address. Every bit of the result is usable.
     #[inline]
     #[must_use]
