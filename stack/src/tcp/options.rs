@@ -504,7 +504,8 @@ mod tests {
             timestamps: Some(TIMES),
             sack: SackBlocks::EMPTY,
         };
-        // Captured from Linux 6: <mss 1460,sackOK,TS val . ecr .,nop,wscale 7>.
+        // The form captured on the loopback of Linux 6.18:
+        // <mss 1460,sackOK,TS val . ecr .,nop,wscale 7>.
         let expected = [
             2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0, 1, 3, 3, 7,
         ];

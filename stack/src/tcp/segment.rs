@@ -193,12 +193,30 @@ pub fn emit(
             wire::emit(data, offset, &header, &options, payload_len, pseudo)
         }
         None if options.is_plain() => wire::emit(data, offset, &header, &[], payload_len, pseudo),
-        _ => {
-            let (options, len) = options.bytes();
-            let options = options.get(..len)?;
-            wire::emit(data, offset, &header, options, payload_len, pseudo)
-        }
+        _ => emit_any(data, offset, &header, options, payload_len, pseudo),
     }
+}
+
+/// The same for options of every form, apart from the code that most segments run through.
+#[cold]
+#[inline(never)]
+fn emit_any(
+    data: &mut [u8],
+    offset: usize,
+    header: &wire::Header,
+    options: &OptionsOut,
+    payload_len: usize,
+    pseudo: impl FnOnce(u16) -> Sum,
+) -> Option<usize> {
+    let (options, len) = options.bytes();
+    wire::emit(
+        data,
+        offset,
+        header,
+        options.get(..len)?,
+        payload_len,
+        pseudo,
+    )
 }
 
 #[cfg(test)]
