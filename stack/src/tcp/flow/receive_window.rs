@@ -183,7 +183,7 @@ impl ReceiveWindow {
         // Rounded up it promises at most a unit more than the buffer holds; only where that was
         // promised already it does shrink, in the field and not in what is accepted.
         let up = current.saturating_add(unit - 1) >> self.scale;
-        let most = self.capacity.saturating_sub(space.buffered) + unit;
+        let most = (self.capacity + unit).saturating_sub(space.buffered);
         if up << self.scale <= most { up } else { floor }
     }
 
@@ -346,6 +346,60 @@ mod tests {
         let w = fixed(64_000, 0);
         assert!(!w.update_due(&space(20_000, 0)));
         assert!(w.update_due(&space(40_000, 0)));
+    }
+
+    /// Reading what filled the buffer, a segment at a time: an update each time the window is twice
+    /// what the peer knows of, until it is half of the buffer.
+    #[test]
+    fn updates_double_the_window() {
+        let mut w = fixed(64_000, 0);
+        w.advertise(&space(0, 0));
+        assert_eq!(w.advertise(&space(64_000, 64_000)), 0);
+        let mut told = alloc::vec::Vec::new();
+        for read in 1..=64 {
+            let space = space(64_000, 64_000 - read * 1000);
+            if w.update_due(&space) {
+                told.push(w.advertise(&space));
+            }
+        }
+        assert_eq!(told, [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000]);
+    }
+
+    /// Memory that is short keeps the window from opening.
+    #[test]
+    fn the_window_opens_only_as_far_as_memory_allows() {
+        let mut w = fixed(64_000, 0);
+        let short = |memory| Space {
+            memory,
+            ..space(64_000, 0)
+        };
+        assert_eq!(w.advertise(&short(0)), 0);
+        assert_eq!(w.advertise(&short(5000)), 5000);
+    }
+
+    /// RFC 7323 §2.4: with a scale, too, what the peer sees does not move left, as long as the
+    /// buffer allows; and bytes that come one by one do not keep a window open for ever.
+    #[test]
+    fn rounding_neither_shrinks_nor_keeps_the_window_open() {
+        let mut w = fixed(1 << 20, 7);
+        let mut edge = NEXT + (u32::from(w.advertise(&space(0, 0))) << 7);
+        for received in (0..500_000).step_by(1001) {
+            // Read at once, but never enough of it at once for the window to open.
+            let space = Space {
+                mss: u16::MAX,
+                ..space(received, 0)
+            };
+            let seen = space.next + (u32::from(w.advertise(&space)) << 7);
+            assert!(seen.at_or_after(edge), "at {received}");
+            edge = seen;
+        }
+        let mut w = fixed(100_000, 14);
+        w.advertise(&space(0, 0));
+        let mut received = 0;
+        while u32::from(w.advertise(&space(received, received))) > 0 {
+            received += 1;
+            assert!(received <= 100_000 + (1 << 14));
+        }
     }
 
     /// MUST-1 on the sending side: a full field, and the largest shift.
