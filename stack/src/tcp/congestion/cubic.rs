@@ -41,7 +41,7 @@ const TICKS_MAX: u32 = 1 << 22;
 /// away; in coarser ones the window lags a segment behind its curve.
 const STEPS_PER_SEGMENT: u64 = 4;
 
-/// A curve that has not begun.
+/// A curve that has not begun. One that begins in this very tick of 2³² does so with the next ACK.
 const NOT_BEGUN: u32 = u32::MAX;
 
 /// β (RFC 9438 §4.6): what is left of a window. `bytes` · 0.7.
@@ -161,17 +161,11 @@ impl Cubic {
             // RFC 9438 §4.2: t does not include the time in which the application left the window
             // unused; the curve is the same, only later.
             let unused = now.wrapping_sub(self.used_at);
-            self.curve.epoch = not_sentinel(self.curve.epoch.wrapping_add(unused));
+            self.curve.epoch = self.curve.epoch.wrapping_add(unused);
         }
         self.used_at = now;
 
-        let mut t = now.wrapping_sub(self.curve.epoch);
-        if t > TICKS_MAX {
-            // The curve is past every window by then; and the ticks must not wrap.
-            t = TICKS_MAX;
-            self.curve.epoch = not_sentinel(now.wrapping_sub(TICKS_MAX));
-        }
-
+        let t = now.wrapping_sub(self.curve.epoch);
         self.grow_estimate(ack.bytes_acked, cwnd, mss);
         if self.curve.window_at(t, mss) < self.curve.w_est {
             // §4.3: the Reno-friendly region.
@@ -300,18 +294,14 @@ impl CongestionControl for Cubic {
     }
 }
 
-/// `now` in ticks; wraps after 52 days.
+/// `now` in ticks. They wrap after 52 days; a stage that lasts that long is at [`CWND_MAX`] by then,
+/// and no ACK makes a window smaller.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "differences are taken modulo 2³²"
 )]
 const fn ticks(now: Instant) -> u32 {
-    not_sentinel((now.as_nanos() >> TICK_SHIFT) as u32)
-}
-
-/// A time that is not [`NOT_BEGUN`], if need be one tick early.
-const fn not_sentinel(ticks: u32) -> u32 {
-    if ticks == NOT_BEGUN { ticks - 1 } else { ticks }
+    (now.as_nanos() >> TICK_SHIFT) as u32
 }
 
 /// A round-trip time in ticks.

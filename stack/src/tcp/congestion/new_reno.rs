@@ -168,6 +168,39 @@ mod tests {
         }
     }
 
+    /// An ACK for many windows adds one segment, and leaves less than one more to its successors.
+    #[test]
+    fn a_stretch_ack_adds_one_segment() {
+        let mut cc = reno();
+        loss(&mut cc);
+        cc.on_signal(Signal::RecoveryExit, Instant::ZERO);
+        cc.on_ack(&ack(50 * MSS));
+        assert_eq!(cc.cwnd(), 6 * MSS);
+        for _ in 0..3 {
+            cc.on_ack(&ack(2 * MSS));
+        }
+        assert_eq!(cc.cwnd(), 7 * MSS);
+    }
+
+    /// RFC 9406: what was learned before an idle period says nothing about the path after it.
+    #[test]
+    fn idling_forgets_that_the_round_trip_grew() {
+        let mut cc = reno();
+        let slow_start = |cc: &mut NewReno, rtt_us| {
+            for n in 1..=10 {
+                let mut ack = ack(2 * MSS);
+                ack.rtt_us = Some(rtt_us);
+                ack.round_ended = n == 10;
+                cc.on_ack(&ack);
+            }
+        };
+        slow_start(&mut cc, 40_000);
+        slow_start(&mut cc, 50_000);
+        cc.after_idle(Instant::ZERO);
+        cc.on_ack(&ack(4 * MSS));
+        assert_eq!(cc.cwnd(), 14 * MSS, "by all of it, not by a quarter");
+    }
+
     /// RFC 5681 §3.1 (4): half the flight size, not half of cwnd, and at least two segments.
     #[test]
     fn a_loss_halves_what_was_in_flight() {
