@@ -26,6 +26,7 @@ pub mod link;
 mod queue;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod slab;
 pub mod socket;
 mod stack;
 pub mod table;

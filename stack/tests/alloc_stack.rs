@@ -414,7 +414,7 @@ fn nothing_is_allocated_whatever_comes() {
                 }
             }
             let origin = if random.below(8) == 0 {
-                Origin::Handoff
+                Origin::Handoff { visited: 1 }
             } else {
                 Origin::Ring
             };

@@ -71,7 +71,7 @@ fn a_datagram_in_pieces_for_another_worker_goes_there_in_pieces() {
                 copy.set_stamps(frame.stamps());
                 one.pool.give(frame);
                 let (stack, pool) = (&mut other.stack, &mut other.pool);
-                stack.ingest(pool, copy, Origin::Handoff, other.now);
+                stack.ingest(pool, copy, Origin::Handoff { visited: 1 }, other.now);
             }
             assert!(matches!(flows[0], Handoff::Service { tag: 3, .. }));
             assert!(flows.iter().all(|flow| *flow == flows[0]), "to one worker");
@@ -132,7 +132,7 @@ fn a_datagram_in_pieces_for_another_worker_goes_whole_or_not_at_all() {
     for piece in &pieces[1..] {
         let frame = host.pool.receive(piece).unwrap();
         let (stack, pool) = (&mut host.stack, &mut host.pool);
-        stack.ingest(pool, frame, Origin::Handoff, host.now);
+        stack.ingest(pool, frame, Origin::Handoff { visited: 1 }, host.now);
     }
     assert_eq!(host.stack.drops().get(DropReason::UdpNoSocket), 1);
     assert_eq!((handed(&mut host), host.pool.in_use()), (0, 0));

@@ -13,6 +13,7 @@ use crate::worker::{Options, Worker, WorkerCounters};
 use config::{Config, Machine, ServiceWorkers};
 use stack::Stack;
 use stack::socket::bind::Bind;
+use stack::tcp::config::TcpConfig;
 use stack::wire::ethernet::VlanIds;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -231,6 +232,11 @@ fn stack_config(config: &Config, worker: usize, workers: usize, secret: [u64; 2]
         workers: u16::try_from(workers).unwrap_or(u16::MAX),
         // One worker announces for all.
         announce: worker == 0,
+        tcp: TcpConfig {
+            // No other use of the secret shows values of it to anybody.
+            secret: secret.map(|half| half.rotate_left(32) ^ 0x7463_7020_7365_6372),
+            ..TcpConfig::default()
+        },
         secret,
     }
 }

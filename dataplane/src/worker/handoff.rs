@@ -20,7 +20,15 @@ use stack::{Handoff, Origin, Stack};
 use std::sync::Arc;
 
 /// Frames on their way from one worker to another.
-type Lane = Arc<ArrayQueue<Frame<Filled>>>;
+type Lane = Arc<ArrayQueue<Handed>>;
+
+/// A frame on its way.
+#[derive(Debug)]
+struct Handed {
+    frame: Frame<Filled>,
+    /// How many workers have seen it, that are not the one it is for.
+    visited: u16,
+}
 
 /// Lanes between all pairs of workers.
 #[derive(Debug)]
@@ -115,12 +123,18 @@ impl Handoffs {
         let mut count = 0;
         for (lane, home) in &self.incoming {
             for _ in 0..PER_TURN {
-                let Some(theirs) = lane.pop() else { break };
+                let Some(Handed {
+                    frame: theirs,
+                    visited,
+                }) = lane.pop()
+                else {
+                    break;
+                };
                 count += 1;
                 match copy(driver, &theirs) {
                     Ok(frame) => {
                         count_event(stack, Event::HandoffRx);
-                        stack.ingest(driver, frame, Origin::Handoff, now);
+                        stack.ingest(driver, frame, Origin::Handoff { visited }, now);
                     }
                     Err(reason) => count_drop(stack, reason),
                 }
@@ -141,6 +155,7 @@ impl Handoffs {
                     self.send_to_service(stack, driver, tag, flow, frame)
                 }
                 Handoff::Everyone => self.send_to_everyone(stack, driver, frame),
+                Handoff::Next { visited } => self.send_to_next(stack, driver, frame, visited),
             }
         }
         if count > 0 {
@@ -175,7 +190,31 @@ impl Handoffs {
             .iter_mut()
             .find(|to| Some(to.worker) == worker);
         let pushed = match to {
-            Some(to) => to.push(frame),
+            Some(to) => to.push(frame, 1),
+            None => Err(frame),
+        };
+        match pushed {
+            Ok(()) => count_event(stack, Event::HandoffTx),
+            Err(frame) => {
+                count_drop(stack, DropReason::HandoffFull);
+                driver.give(frame);
+            }
+        }
+    }
+
+    /// To the worker after this one, in a circle: one of them may know what it is about.
+    fn send_to_next<D: Driver>(
+        &mut self,
+        stack: &mut Stack<D>,
+        driver: &mut D,
+        frame: Frame<Filled>,
+        visited: u16,
+    ) {
+        // Those behind us come first, in order; the last is followed by the first.
+        let index = self.index;
+        let place = self.outgoing.iter().position(|to| to.worker > index);
+        let pushed = match self.outgoing.get_mut(place.unwrap_or(0)) {
+            Some(to) => to.push(frame, visited),
             None => Err(frame),
         };
         match pushed {
@@ -195,7 +234,7 @@ impl Handoffs {
         frame: Frame<Filled>,
     ) {
         for to in &mut self.outgoing {
-            match copy(driver, &frame).map(|copy| to.push(copy)) {
+            match copy(driver, &frame).map(|copy| to.push(copy, 1)) {
                 Ok(Ok(())) => count_event(stack, Event::HandoffTx),
                 Ok(Err(copy)) => {
                     count_drop(stack, DropReason::HandoffFull);
@@ -210,8 +249,8 @@ impl Handoffs {
     /// Sends home what is still on its way to us.
     pub fn close<D: Driver>(&mut self, driver: &mut D) {
         for (lane, home) in &self.incoming {
-            while let Some(frame) = lane.pop() {
-                home.give(frame);
+            while let Some(handed) = lane.pop() {
+                home.give(handed.frame);
             }
         }
         driver.flush();
@@ -219,8 +258,9 @@ impl Handoffs {
 }
 
 impl Outgoing {
-    fn push(&mut self, frame: Frame<Filled>) -> Result<(), Frame<Filled>> {
-        self.lane.push(frame)?;
+    fn push(&mut self, frame: Frame<Filled>, visited: u16) -> Result<(), Frame<Filled>> {
+        let handed = Handed { frame, visited };
+        self.lane.push(handed).map_err(|handed| handed.frame)?;
         self.used = true;
         Ok(())
     }

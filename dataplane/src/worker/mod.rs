@@ -252,6 +252,7 @@ impl<D: Driver> Worker<D> {
                 answered,
             },
         );
+        self.stack.tcp_transmit(&mut self.driver, now); // segments of connections
         let sent = self.egress(carried, answered); // packets into TX frames
         self.driver.flush(); // one kick, and only if the kernel asks for it
         let told = self.talk(now); // the control plane and the other workers

@@ -10,9 +10,11 @@ use crate::ip::address::{IpAddress, Ipv4, Ipv6};
 use crate::ip::path_mtu::{TooBig, TooBigOutcome};
 use crate::link::AddressOwner;
 use crate::socket::demux::Target;
+use crate::tcp::seq::SeqNum;
+use crate::tcp::tuple::Tuple;
 use crate::time::Instant;
 use crate::udp::{SoftError, Version};
-use crate::wire::{ethernet, icmpv4, icmpv6, ipv4, ipv6, ndp, protocol, udp};
+use crate::wire::{ethernet, icmpv4, icmpv6, ipv4, ipv6, ndp, protocol, tcp, udp};
 use core::net::SocketAddr;
 use core::ops::Range;
 
@@ -50,12 +52,13 @@ impl<P: FramePool> Stack<P> {
                 let at = message.body().start;
                 let embedded =
                     ipv4::Packet::new_embedded(data, at).map_err(|_| DropReason::IcmpEmbedded)?;
-                if embedded.fragment_offset() != 0 || embedded.protocol() != protocol::UDP {
+                if embedded.fragment_offset() != 0 || !is_ours(embedded.protocol()) {
                     return Err(DropReason::IcmpNotForUs);
                 }
-                let error = EmbeddedUdp::<Ipv4> {
+                let error = Embedded::<Ipv4> {
                     local: embedded.source(),
                     remote: embedded.destination(),
+                    protocol: embedded.protocol(),
                     ports_at: at + embedded.header_len(),
                     packet_len: embedded.total_len(),
                 };
@@ -124,12 +127,13 @@ impl<P: FramePool> Stack<P> {
                 let later = embedded
                     .fragment()
                     .is_some_and(|fragment| fragment.offset != 0);
-                if later || embedded.protocol() != protocol::UDP {
+                if later || !is_ours(embedded.protocol()) {
                     return Err(DropReason::IcmpNotForUs);
                 }
-                let error = EmbeddedUdp::<Ipv6> {
+                let error = Embedded::<Ipv6> {
                     local: embedded.source(),
                     remote: embedded.destination(),
+                    protocol: embedded.protocol(),
                     ports_at: at + embedded.header_len(),
                     packet_len: embedded.total_len(),
                 };
@@ -143,18 +147,23 @@ impl<P: FramePool> Stack<P> {
     fn soft_error<I: IpStack>(
         &mut self,
         data: &[u8],
-        embedded: EmbeddedUdp<I>,
+        embedded: Embedded<I>,
         (icmp_type, icmp_code): (u8, u8),
         mtu: Option<u32>,
         origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
-        let EmbeddedUdp {
+        let Embedded {
             local,
             remote,
+            protocol,
             ports_at,
             packet_len,
         } = embedded;
+        if protocol == protocol::TCP {
+            let is_unreachable = mtu.is_none() && icmp_type == unreachable_type::<I>();
+            return self.tcp_error(data, embedded, is_unreachable, mtu, origin, now);
+        }
         let (local_port, remote_port) =
             udp::embedded_ports(data, ports_at).ok_or(DropReason::IcmpEmbedded)?;
         // Only what a socket of ours may have sent is believed (RFC 8201 §6: forged messages).
@@ -186,6 +195,52 @@ impl<P: FramePool> Stack<P> {
         // RSS chose this worker by the router's address. The worker that serves the flow has to know.
         if let Some(TooBigOutcome::Lowered(_)) = outcome {
             return Ok(Self::tell_everyone(origin));
+        }
+        Ok(Disposition::Done)
+    }
+
+    /// An ICMP error about a segment that we sent, perhaps. RFC 5927 §4.1: only what is under way is
+    /// believed.
+    fn tcp_error<I: IpStack>(
+        &mut self,
+        data: &[u8],
+        embedded: Embedded<I>,
+        is_unreachable: bool,
+        mtu: Option<u32>,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<Disposition, DropReason> {
+        let Embedded {
+            local,
+            remote,
+            ports_at,
+            packet_len,
+            ..
+        } = embedded;
+        let quoted = tcp::embedded(data, ports_at).ok_or(DropReason::IcmpEmbedded)?;
+        let tuple = Tuple {
+            local,
+            remote,
+            local_port: quoted.source_port,
+            remote_port: quoted.destination_port,
+        };
+        let seq = SeqNum::new(quoted.seq);
+        if !self.icmp_about_tcp::<I>(&tuple, seq, is_unreachable, now) {
+            // RSS chose this worker by the router's address: the connection may be another's.
+            return match Self::tell_everyone(origin) {
+                Disposition::Handoff(to) if self.config.workers > 1 => Ok(Disposition::Handoff(to)),
+                _ => Err(DropReason::IcmpNotForUs),
+            };
+        }
+        self.events.count(Event::IcmpErrorRx);
+        if let Some(next_hop_mtu) = mtu {
+            let packet_len = u32::try_from(packet_len).unwrap_or(u32::MAX);
+            let message = TooBig {
+                next_hop_mtu,
+                packet_len,
+            };
+            // Seen by the connection when it transmits, which it does in this turn.
+            self.learn_path_mtu::<I>(remote, message, now);
         }
         Ok(Disposition::Done)
     }
@@ -500,15 +555,29 @@ impl<P: FramePool> Stack<P> {
     pub(super) fn tell_everyone(origin: Origin) -> Disposition {
         match origin {
             Origin::Ring => Disposition::Handoff(Handoff::Everyone),
-            Origin::Handoff => Disposition::Done,
+            Origin::Handoff { .. } => Disposition::Done,
         }
     }
 }
 
-/// A UDP datagram of ours quoted in an ICMP error.
-struct EmbeddedUdp<I: IpStack> {
+/// Whether errors about packets of this protocol may concern us.
+const fn is_ours(protocol: u8) -> bool {
+    matches!(protocol, protocol::UDP | protocol::TCP)
+}
+
+/// The type of "destination unreachable".
+const fn unreachable_type<I: IpStack>() -> u8 {
+    match I::RUNTIME {
+        Version::V4 => icmpv4::kind::UNREACHABLE,
+        Version::V6 => icmpv6::kind::UNREACHABLE,
+    }
+}
+
+/// A packet of ours quoted in an ICMP error.
+struct Embedded<I: IpStack> {
     local: I::Addr,
     remote: I::Addr,
+    protocol: u8,
     /// Where its ports stand, in bytes from the start of the frame.
     ports_at: usize,
     /// Its length as its header says, in bytes.

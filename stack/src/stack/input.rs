@@ -82,6 +82,7 @@ impl<P: FramePool> Stack<P> {
         }
         match packet.protocol() {
             protocol::UDP => self.receive_udp(pool, frame, meta, packet.payload(), origin, now),
+            protocol::TCP => self.receive_tcp(frame, meta, packet.payload(), origin, now),
             protocol::ICMPV4 => {
                 let payload = packet.payload();
                 self.receive_icmpv4(pool, frame, meta, payload, origin, now)
@@ -141,6 +142,7 @@ impl<P: FramePool> Stack<P> {
         }
         match protocol {
             protocol::UDP => self.receive_udp(pool, frame, meta, payload, origin, now),
+            protocol::TCP => self.receive_tcp(frame, meta, payload, origin, now),
             // RFC 6980 §5: neighbour discovery never comes behind a fragment header; hop limit 0
             // makes it malformed.
             protocol::ICMPV6 => self.receive_icmpv6(pool, frame, meta, payload, 0, origin, now),
@@ -202,7 +204,7 @@ impl<P: FramePool> Stack<P> {
         origin: Origin,
     ) -> Result<Handoff, DropReason> {
         // Two workers that each take the other for the one who serves it would never end.
-        if origin == Origin::Handoff {
+        if origin != Origin::Ring {
             return Err(DropReason::UdpNoSocket);
         }
         let ports = u32::from(packet.source_port()) << 16 | u32::from(packet.destination_port());

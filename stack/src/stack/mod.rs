@@ -9,6 +9,7 @@
 //! * `output`: routes, next hops, fragments, the egress queue
 //! * `icmp`: errors about us, errors by us, echo
 //! * `resolve`: ARP and neighbour discovery
+//! * `tcp`: segments, and the calls of applications
 
 mod datagram;
 mod fast_path;
@@ -18,6 +19,7 @@ mod identification;
 mod input;
 mod output;
 mod resolve;
+mod tcp;
 mod version;
 
 pub use datagram::{SendError, SendTo};
@@ -31,6 +33,7 @@ use crate::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
 use crate::queue::Queue;
 use crate::socket::bind::{Bind, BindError};
 use crate::socket::demux::Target;
+use crate::tcp::config::TcpConfig;
 use crate::time::{Duration, Instant};
 use crate::udp::{Datagram, Large, SoftError, Storage, UdpSocketId, UdpSockets};
 use crate::wire::ethernet::{AddressWord, VlanIds};
@@ -77,6 +80,8 @@ pub struct Config {
     /// Announce addresses that the stack owns, and watch for others using them. One stack of a
     /// service does it for all.
     pub announce: bool,
+    /// What TCP is told.
+    pub tcp: TcpConfig,
     /// 128 secret bits for hashes and identifications, from a cryptographic source.
     pub secret: [u64; 2],
 }
@@ -99,6 +104,7 @@ impl Default for Config {
             worker: 0,
             workers: 1,
             announce: true,
+            tcp: TcpConfig::default(),
             secret: [1, 2],
         }
     }
@@ -110,7 +116,10 @@ pub enum Origin {
     /// A ring of this worker.
     Ring,
     /// Another worker.
-    Handoff,
+    Handoff {
+        /// How many workers have seen it, that are not the one it is for.
+        visited: u16,
+    },
 }
 
 /// Who a frame is to be handed to.
@@ -126,6 +135,11 @@ pub enum Handoff {
     },
     /// All other workers: what it says about a neighbour concerns everyone.
     Everyone,
+    /// The worker after this one: a segment of a connection that one of the others may know.
+    Next {
+        /// How many workers have seen it, this one included.
+        visited: u16,
+    },
 }
 
 /// What is to be done with a frame that was looked at.
@@ -153,6 +167,7 @@ pub struct Stack<P: FramePool> {
     v4: VersionState<Ipv4, P::Frame>,
     v6: VersionState<Ipv6, P::Frame>,
     udp: UdpSockets<P::Frame>,
+    tcp: tcp::Tcp,
     /// What other workers serve, and its tag, by port.
     elsewhere: Vec<(Bind, u16)>,
     egress: Queue<P::Frame>,
@@ -216,6 +231,7 @@ impl<P: FramePool> Stack<P> {
             v4: VersionState::new(&config, key),
             v6: VersionState::new(&config, key),
             udp: UdpSockets::new(config.udp_sockets),
+            tcp: tcp::Tcp::new(&config.tcp, key),
             elsewhere: Vec::new(),
             egress: Queue::new(config.egress_queue),
             aside: None,
@@ -279,6 +295,7 @@ impl<P: FramePool> Stack<P> {
     /// Runs every timer that is due. Cheap when none is.
     #[inline]
     pub fn expire(&mut self, pool: &mut P, now: Instant) {
+        self.expire_tcp(now);
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRY_INTERVAL;
             self.expire_next_hops(now);
@@ -287,6 +304,13 @@ impl<P: FramePool> Stack<P> {
             self.expire_fragments(pool, now);
             self.announce_addresses(pool, now);
         }
+    }
+
+    /// When [`expire`](Self::expire) has to be called next, at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        let tcp = self.tcp_next_deadline();
+        tcp.map_or(self.next_expiry, |tcp| tcp.min(self.next_expiry))
     }
 
     /// Gives frames to the driver until none is left or `send` hands one back. Returns how many

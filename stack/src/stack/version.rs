@@ -3,6 +3,7 @@
 use super::icmp::Message;
 use super::input::IpMeta;
 use super::output::HopCache;
+use super::tcp::Parts;
 use super::{Config, Stack};
 use crate::counters::DropReason;
 use crate::frame::FramePool;
@@ -13,6 +14,7 @@ use crate::ip::path_mtu::PathMtuCache;
 use crate::ip::reassembly::{Reassembler, ReassemblyConfig};
 use crate::link::LocalAddress;
 use crate::socket::demux::{Demux, DemuxKey};
+use crate::tcp::table::Table;
 use crate::time::Instant;
 use crate::udp::Version;
 use crate::wire::checksum::Sum;
@@ -24,6 +26,8 @@ use core::ops::Range;
 /// The state of one version. `F` is a frame that waits for its next hop.
 pub(super) struct VersionState<I: DemuxKey, F> {
     pub(super) demux: Demux<I>,
+    pub(super) tcp: Table<I>,
+    pub(super) tcp_listeners: Demux<I>,
     pub(super) hops: HopCache<I>,
     pub(super) neighbors: NeighborCache<I, F>,
     /// Room for one action of each neighbour.
@@ -52,6 +56,8 @@ impl<I: DemuxKey, F> VersionState<I, F> {
         let reassembler = (config.reassembly_bytes > 0).then(|| Reassembler::new(reassembly, key));
         Self {
             demux: Demux::new(4),
+            tcp: Table::new(&config.tcp, key),
+            tcp_listeners: Demux::new(4),
             hops: HopCache::new(),
             neighbors: NeighborCache::new(neighbors, key),
             neighbor_actions: Vec::with_capacity(config.neighbors),
@@ -111,6 +117,9 @@ pub(super) trait IpStack: DemuxKey {
 
     /// The same, to be looked at.
     fn state_ref<P: FramePool>(stack: &Stack<P>) -> &VersionState<Self, P::Frame>;
+
+    /// The parts that sending TCP takes.
+    fn tcp_parts<P: FramePool>(stack: &mut Stack<P>) -> Parts<'_, Self, P>;
 
     /// The sum of a pseudo-header; `len` in bytes.
     fn pseudo(source: Self::Addr, destination: Self::Addr, protocol: u8, len: u16) -> Sum;
@@ -191,6 +200,31 @@ impl IpStack for Ipv4 {
     #[inline]
     fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame> {
         &mut stack.v4
+    }
+
+    #[inline]
+    fn tcp_parts<P: FramePool>(stack: &mut Stack<P>) -> Parts<'_, Self, P> {
+        let Stack {
+            v4,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+            ..
+        } = stack;
+        Parts {
+            table: &mut v4.tcp,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+        }
     }
 
     #[inline]
@@ -322,6 +356,31 @@ impl IpStack for Ipv6 {
     #[inline]
     fn state<P: FramePool>(stack: &mut Stack<P>) -> &mut VersionState<Self, P::Frame> {
         &mut stack.v6
+    }
+
+    #[inline]
+    fn tcp_parts<P: FramePool>(stack: &mut Stack<P>) -> Parts<'_, Self, P> {
+        let Stack {
+            v6,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+            ..
+        } = stack;
+        Parts {
+            table: &mut v6.tcp,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+        }
     }
 
     #[inline]

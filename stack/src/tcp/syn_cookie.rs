@@ -154,6 +154,22 @@ pub fn check<A: IpAddress>(
     })
 }
 
+/// Whether an acknowledgement of `isn` may be that of a cookie sent lately, as far as can be told without
+/// the peer's initial sequence number: a segment behind the first one, which overtook it. Of all other
+/// numbers one in a hundred looks like that.
+#[must_use]
+pub fn is_plausible<A: IpAddress>(
+    secret: &Secret,
+    tuple: &Tuple<A>,
+    isn: SeqNum,
+    now: Instant,
+) -> bool {
+    let start = secret.start(tuple, now);
+    let value = isn.offset_from(first_of(&start, 0));
+    let period_now = isn_ticks(now) >> PERIOD_LOG2;
+    period_now.to_le_bytes()[0].wrapping_sub(value.to_be_bytes()[0]) <= PERIODS_MORE
+}
+
 /// The sequence number that the cookies of a period start at.
 fn first_of(start: &Start, period: u64) -> SeqNum {
     let [lowest, ..] = period.to_le_bytes();

@@ -115,7 +115,7 @@ const V4_HEADERS_LEN: usize = ipv4::HEADER_LEN + udp::HEADER_LEN;
 const V6_HEADERS_LEN: usize = ipv6::HEADER_LEN + udp::HEADER_LEN;
 
 /// IP versions at run time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Version {
     V4,
     V6,

@@ -94,12 +94,10 @@ pub enum OnReset {
     Drop,
 }
 
-/// RFC 5961 §3.2. A RST after our FIN was acknowledged with everything received may also stand at
-/// the right edge of what was selectively acknowledged (RFC 5961 errata are silent; Linux takes
-/// that for exact as well): `sacked_edge`.
+/// RFC 5961 §3.2.
 #[must_use]
-pub fn on_reset(space: ReceiveSpace, seq: SeqNum, sacked_edge: Option<SeqNum>) -> OnReset {
-    if seq == space.next || sacked_edge == Some(seq) {
+pub fn on_reset(space: ReceiveSpace, seq: SeqNum) -> OnReset {
+    if seq == space.next {
         OnReset::Reset
     } else if seq.offset_from(space.next) < space.window {
         OnReset::Challenge
@@ -192,7 +190,7 @@ mod tests {
         #[test]
         fn only_the_exact_reset_ends_a_connection(next: u32, window in 1_u32..1 << 30, at: u32) {
             let space = ReceiveSpace { next: seq(next), window };
-            let outcome = on_reset(space, seq(at), None);
+            let outcome = on_reset(space, seq(at));
             let expected = match at.wrapping_sub(next) {
                 0 => OnReset::Reset,
                 into if into < window => OnReset::Challenge,
@@ -209,9 +207,8 @@ mod tests {
             next: seq(100),
             window: 0,
         };
-        assert_eq!(on_reset(space, seq(100), None), OnReset::Reset);
-        assert_eq!(on_reset(space, seq(101), None), OnReset::Drop);
-        assert_eq!(on_reset(space, seq(150), Some(seq(150))), OnReset::Reset);
+        assert_eq!(on_reset(space, seq(100)), OnReset::Reset);
+        assert_eq!(on_reset(space, seq(101)), OnReset::Drop);
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl ChallengeLimiter {
             self.second = second;
             // Half of the limit is sure, the other half is drawn.
             let half = u64::from(self.per_second / 2);
-            let drawn = self.key.hash_u64(second) % (u64::from(self.per_second) - half + 1);
+            let drawn = self.key.hash_bytes(&second.to_le_bytes())
+                % (u64::from(self.per_second) - half + 1);
             self.left = u32::try_from(half + drawn).unwrap_or(u32::MAX);
         }
         let Some(left) = self.left.checked_sub(1) else {

@@ -211,7 +211,7 @@ impl World {
         match choices.below(16) {
             0..=7 => {
                 let origin = if choices.chance(20) {
-                    Origin::Handoff
+                    Origin::Handoff { visited: 1 }
                 } else {
                     Origin::Ring
                 };
@@ -287,7 +287,7 @@ impl World {
         }
         self.check_outcome(packet, origin, &before, &after, &handed);
         if handed.contains(&Handoff::Everyone) {
-            self.receive(packet, Origin::Handoff);
+            self.receive(packet, Origin::Handoff { visited: 1 });
         }
     }
 
@@ -324,7 +324,7 @@ impl World {
         let kept = delivered + answered + understood.max(handed.len() as u64);
         let kept_piece = events(Event::FragmentRx) == 1;
         // What another worker learned about a neighbour ends here.
-        let told = origin == Origin::Handoff && is_neighbor_news(packet);
+        let told = origin != Origin::Ring && is_neighbor_news(packet);
         let what = || format!("{kept} outcomes, {reasons:?} and {side_effects} side effects");
         assert!(kept <= 1 && reasons.len() <= 1, "{}", what());
         if kept == 1 {
