@@ -87,6 +87,8 @@ pub enum Attribute {
 pub struct SegmentText {
     /// Of [`flag`]; `None` for `*`: any segment at all.
     pub flags: Option<u16>,
+    /// Flags that may be there or not.
+    pub optional_flags: u16,
     /// First sequence number.
     pub first: Pattern,
     /// The one behind the payload.
@@ -171,6 +173,7 @@ impl SegmentText {
         });
         let mut this = Self {
             flags: None,
+            optional_flags: 0,
             first: Pattern::Any,
             end: Pattern::Any,
             len: Pattern::Any,
@@ -188,7 +191,9 @@ impl SegmentText {
                 Some(word) => Err(format!("`{word}` behind `*`, which is any segment")),
             };
         }
-        this.flags = Some(flags(letters)?);
+        let (required, optional) = flags(letters)?;
+        this.flags = Some(required);
+        this.optional_flags = optional;
         let numbers = words.next().ok_or("expected sequence numbers")?;
         (this.first, this.end, this.len) = sequence(numbers, variables)?;
         while let Some(word) = words.next() {
@@ -205,18 +210,26 @@ impl SegmentText {
     }
 }
 
-fn flags(letters: &str) -> Result<u16, String> {
+/// Flags that are required, and those, followed by `?`, that are not.
+fn flags(letters: &str) -> Result<(u16, u16), String> {
+    let (mut required, mut optional) = (0, 0);
     if letters == "-" {
-        return Ok(0);
+        return Ok((required, optional));
     }
-    letters.chars().try_fold(0, |flags, letter| {
+    let mut rest = letters.chars().peekable();
+    while let Some(letter) = rest.next() {
         let known = FLAGS.iter().find(|(name, _)| *name == letter);
-        known.map(|(_, flag)| flags | flag).ok_or_else(|| {
+        let (_, flag) = known.ok_or_else(|| {
             format!(
                 "`{letter}` in `{letters}`: flags are S F R P U E W A and . for ACK, - for none"
             )
-        })
-    })
+        })?;
+        match rest.next_if_eq(&'?') {
+            Some(_) => optional |= flag,
+            None => required |= flag,
+        }
+    }
+    Ok((required, optional))
 }
 
 /// `first:end(len)`, or `*`.
@@ -483,6 +496,7 @@ impl SegmentText {
     pub fn difference(&self, ip: &Ip<'_>, tcp: &Tcp<'_>, bases: &Bases) -> Option<String> {
         let Self {
             flags,
+            optional_flags,
             first,
             end,
             len,
@@ -493,7 +507,7 @@ impl SegmentText {
             attributes,
         } = self;
         if let Some(flags) = flags {
-            let counted = STRICT | flags;
+            let counted = (STRICT | flags) & !optional_flags;
             if tcp.flags & counted != *flags {
                 return Some("the flags differ".into());
             }
@@ -682,6 +696,8 @@ mod tests {
             "*",
             "S. 20:23(3)",
             "S. *",
+            "S.? *",
+            "SE?. *",
             "S. 20:*(*) ack * win 400..",
             "SP. 20:23(3) ack 7 <wscale 0..14,*>",
             "S. * <*,mss 1000..2000>",
