@@ -4,7 +4,7 @@ use crate::frame::{Frame as _, FramePool as _};
 use crate::heap::{HeapFrame, HeapPool};
 use crate::ip::route::{Route, RouteTable};
 use crate::link::{AddressOwner, LinkState, LocalAddress, MacAddr};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::{Config, Origin, Stack};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -102,18 +102,6 @@ pub const fn v6(number: u8) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16))
 }
 
-/// How often a stack that cannot say when its next timer is due is asked to look: the finest timer
-/// a TCP has a use for, the delayed acknowledgment and the minimum RTO being tens of milliseconds.
-const POLL_GRAIN: Duration = Duration::from_millis(1);
-
-/// When `stack` wants its timers run, if no packet arrives before.
-fn stack_deadline(_stack: &Stack<HeapPool>, now: Instant) -> Option<Instant> {
-    let grain = 1_000_000;
-    debug_assert_eq!(POLL_GRAIN.as_nanos(), grain);
-    let grain = u64::try_from(grain).expect("invariant: a million");
-    Some(Instant::from_nanos((now.as_nanos() / grain + 1) * grain))
-}
-
 /// A simulated host.
 pub struct Host<A> {
     /// Its name.
@@ -183,6 +171,7 @@ impl<A: Application> Host<A> {
         while self.stack.next_wanted_neighbor().is_some() {}
         self.stack.expire(&mut self.pool, now);
         let wish = self.application.poll(&mut self.stack, &mut self.pool, now);
+        self.stack.tcp_transmit(&mut self.pool, now);
         let mut sent: Vec<HeapFrame> = Vec::new();
         self.stack.egress(|frame| {
             sent.push(frame);
@@ -192,11 +181,8 @@ impl<A: Application> Host<A> {
         for frame in sent {
             self.pool.give(frame);
         }
-        let deadline = stack_deadline(&self.stack, now);
-        self.wake = match (wish, deadline) {
-            (Some(wish), Some(deadline)) => Some(wish.min(deadline)),
-            (wish, deadline) => wish.or(deadline),
-        };
+        let deadline = self.stack.next_deadline();
+        self.wake = Some(wish.map_or(deadline, |wish| wish.min(deadline)));
         bytes
     }
 }
