@@ -1,6 +1,7 @@
-//! `loadgen`, the benchmarks, and what they share.
+//! `loadgen`, `impair`, the benchmarks, and what they share.
 //!
 //! * [`loadgen`]: the load generator, from command line to report
+//! * [`impair`]: a bad network between two interfaces
 //! * [`histogram`], [`stats`]: latency histograms and their exports; medians and ratios of runs
 //! * [`cpu`]: which CPUs a thread may use, and how busy they were
 //! * [`netns`]: network namespaces and veth pairs that clean up after themselves
@@ -11,6 +12,7 @@ pub mod batch;
 pub mod clock;
 pub mod cpu;
 pub mod histogram;
+pub mod impair;
 pub mod loadgen;
 pub mod netns;
 pub mod queues;

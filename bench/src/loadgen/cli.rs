@@ -383,7 +383,7 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A time: a number of `unit_s` seconds, or a number with a unit of its own.
-fn time(text: &str, unit_s: f64) -> Result<Duration, String> {
+pub(crate) fn time(text: &str, unit_s: f64) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit_s = match &text[digits.len()..] {
         "" => unit_s,
