@@ -17,29 +17,37 @@
 //!      on_ack ─────┴─ cumulative     └─ SACK ─► RACK ─► lost        on_timer: RTO, TLP, reordering
 //! ```
 //!
-//! * [`sender`]: the send buffer, what is sent when, and the short way of an ACK
-//! * [`recovery`]: the long way of an ACK: loss, recovery, PRR, the timers
-//! * [`undo`]: recoveries that were not needed
-//! * [`rack`]: which segments are lost
-//! * [`scoreboard`]: which segments are in flight, over [`records`]
+//! * [`interface`]: what goes in and out of it
+//! * [`sender`]: the send buffer, what is new, and the short way of an ACK
+//! * `recovery`: the long way of an ACK, with `arrivals`, what it tells, and `prr`, how much is sent
+//! * `repair`: what is sent again; `timers`: when nothing is heard
+//! * `undo`: recoveries that were not needed
+//! * `rack`: which segments are lost
+//! * `scoreboard`: which segments are in flight, over `records`
 //! * [`rtt`]: the round-trip time and the retransmission timeout
 
 use crate::tcp::buffer::ChunkPool;
 
+mod arrivals;
+pub mod interface;
+mod prr;
 mod rack;
 pub mod receive;
 mod records;
 mod recovery;
+mod repair;
 pub mod rtt;
 mod scoreboard;
 pub mod sender;
+mod timers;
 mod undo;
 
 use records::RecordPool;
-pub use rtt::Rtt;
-pub use sender::{
-    AckInput, Acked, Acknowledged, Allowance, CaState, Expired, Plan, Sender, Setup, Timer,
+pub use interface::{
+    AckInput, Acked, Acknowledged, Allowance, CaState, Expired, Plan, Setup, Timer,
 };
+pub use rtt::Rtt;
+pub use sender::Sender;
 
 /// The memory all senders of a worker share.
 #[derive(Debug)]
@@ -73,3 +81,6 @@ impl SendPools {
         self.records.free()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,11 @@ impl Rack {
         }
     }
 
+    /// What arrived was the original of something sent again, and not, as it seemed, that.
+    pub(super) fn forget_arrivals(&mut self) {
+        self.sent = Instant::ZERO;
+    }
+
     /// RFC 8985 §6.2 step 3: a segment that ends at `end` arrived. Of several that one ACK reports,
     /// the lower ones first.
     pub(super) fn on_arrival_order(&mut self, end: SeqNum, retransmitted: bool, sacked: bool) {
@@ -128,6 +133,13 @@ impl Rack {
         if self.reo_wnd_persist == 0 {
             self.reo_wnd_mult = 1;
         }
+    }
+
+    /// A fast recovery turned out to have been needless: what was taken for lost came later than
+    /// what was sent after it. That it was sent again meanwhile hides this from
+    /// [`on_arrival_order`](Self::on_arrival_order).
+    pub(super) fn on_needless_recovery(&mut self) {
+        self.reordering_seen = true;
     }
 
     /// Whether the path was seen to reorder.

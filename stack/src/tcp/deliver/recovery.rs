@@ -1,5 +1,4 @@
-//! The long way of an ACK, and what timers do: losses are found, repaired, and answered by
-//! congestion control once in a window.
+//! The long way of an ACK: losses are found, and answered by congestion control once in a window.
 //!
 //! ```text
 //!              first loss: cwnd falls once             RecoveryPoint acknowledged
@@ -15,232 +14,17 @@
 //! ```
 
 use super::SendPools;
-use super::rack::Rack;
-use super::records::{NONE, Record};
-use super::rtt::{Rtt, us_between};
-use super::scoreboard::OnDelivered;
-use super::sender::{
-    AckInput, Acked, Acknowledged, Allowance, CaState, Expired, Flags, Plan, Purpose, Sender, Timer,
-};
-use super::undo::{Frto, Proof};
+use super::arrivals::{Arrivals, Sacked};
+use super::interface::{AckInput, Acked, Acknowledged, CaState};
+use super::records::NONE;
+use super::sender::{Flags, Sender};
+use super::undo::Proof;
 use crate::tcp::congestion::{CongestionControl, Signal};
-use crate::tcp::options::{SACK_BLOCKS_MAX, SackBlock, SackBlocks};
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
 /// As many duplicate ACKs tell of a loss on connections without SACK (RFC 5681 §3.2).
 const DUP_THRESH: u16 = 3;
-
-/// Proportional Rate Reduction (RFC 9937): how much is sent during fast recovery, so that at its
-/// end as much is in flight as congestion control wants. All in bytes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Prr {
-    /// `RecoverFS`: what was outstanding and not SACKed when recovery began.
-    pub(super) flight: u32,
-    /// `prr_delivered`: what arrived since.
-    pub(super) delivered: u32,
-    /// `prr_out`: what was sent since.
-    pub(super) out: u32,
-    /// `sndcnt`: what may still be sent on the last ACK.
-    budget: u32,
-}
-
-impl Prr {
-    pub(super) fn budget(&self) -> u32 {
-        self.budget
-    }
-
-    fn begin(&mut self, flight: u32) {
-        *self = Self {
-            flight: flight.max(1),
-            ..Self::default()
-        };
-    }
-
-    /// An ACK reported `delivered` bytes to have arrived, and `in_flight` are still under way.
-    /// `safe`: SND.UNA moved on and nothing more was found lost (SafeACK of RFC 9937 §6.2).
-    fn on_ack(&mut self, delivered: u32, in_flight: u32, ssthresh: u32, mss: u16, safe: bool) {
-        let mss = u32::from(mss);
-        self.delivered = self.delivered.saturating_add(delivered);
-        self.budget = if in_flight > ssthresh {
-            // Proportional rate reduction: ssthresh/RecoverFS of what arrives is sent.
-            let share =
-                (u64::from(self.delivered) * u64::from(ssthresh)).div_ceil(u64::from(self.flight));
-            u32::try_from(share)
-                .unwrap_or(u32::MAX)
-                .saturating_sub(self.out)
-        } else {
-            // At least as much as arrives (conservative reduction bound), and a segment more if
-            // things go well (slow start reduction bound), up to ssthresh.
-            let conserve = self.delivered.saturating_sub(self.out).max(delivered);
-            let limit = if safe { conserve + mss } else { conserve };
-            limit.min(ssthresh - in_flight)
-        };
-        if self.out == 0 {
-            // The first retransmission goes out at once.
-            self.budget = self.budget.max(mss);
-        }
-    }
-
-    fn on_sent(&mut self, len: u32) {
-        self.out = self.out.saturating_add(len);
-        self.budget = self.budget.saturating_sub(len);
-    }
-}
-
-/// What one ACK says to have arrived, seen segment by segment.
-pub(super) struct Arrivals<'a> {
-    rack: &'a mut Rack,
-    min_us: u32,
-    now: Instant,
-    /// How long ago what is echoed was sent, at least, in microseconds; 0 if nobody knows.
-    echo_age_us: u32,
-    /// Something is SACKed, or is about to be, so that order tells something.
-    gaps: bool,
-    point: Option<SeqNum>,
-    oldest: Option<Instant>,
-    newest: Option<Instant>,
-    retransmitted_acked: bool,
-    original_arrived: bool,
-}
-
-impl<'a> Arrivals<'a> {
-    #[inline]
-    pub(super) fn new(rack: &'a mut Rack, rtt: &Rtt, input: &AckInput<'_>) -> Self {
-        Self {
-            rack,
-            min_us: rtt.min_us(),
-            now: input.now,
-            echo_age_us: 0,
-            gaps: false,
-            point: None,
-            oldest: None,
-            newest: None,
-            retransmitted_acked: false,
-            original_arrived: false,
-        }
-    }
-
-    /// When the first sent was sent, of segments sent once; None if Karn's algorithm forbids to
-    /// measure.
-    #[inline]
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        if self.retransmitted_acked {
-            return None;
-        }
-        self.oldest
-    }
-
-    /// When the last sent was sent, likewise.
-    #[inline]
-    pub(super) fn newest(&self) -> Option<Instant> {
-        self.newest
-    }
-
-    /// RFC 8985 §6.2 step 2: of a segment sent more than once it is not known which transmission
-    /// arrived, unless the echo or the time tells that it was not the last.
-    fn on_ambiguous(&mut self, record: &Record) {
-        let us = us_between(record.sent, self.now);
-        if us < self.min_us || us < self.echo_age_us {
-            return;
-        }
-        self.rack.on_arrival(record.sent, record.end, us);
-    }
-}
-
-impl OnDelivered for Arrivals<'_> {
-    #[inline]
-    fn on_segment(&mut self, record: &Record, selectively: bool) {
-        if record.retransmitted {
-            // Karn's algorithm (RFC 6298 §3). That no hole is filled by what is SACKed now, and
-            // nothing waited for it.
-            self.retransmitted_acked |= !selectively;
-            self.on_ambiguous(record);
-        } else {
-            let sent = record.sent;
-            self.oldest = Some(self.oldest.map_or(sent, |oldest| oldest.min(sent)));
-            self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
-            let us = us_between(sent, self.now);
-            self.rack.on_arrival(sent, record.end, us);
-            if let Some(point) = self.point {
-                self.original_arrived |= record.end.at_or_before(point);
-            }
-        }
-        if self.gaps {
-            self.rack
-                .on_arrival_order(record.end, record.retransmitted, selectively);
-        }
-    }
-}
-
-/// The SACK option, sorted out.
-struct Sacked {
-    /// What the peer got twice (RFC 2883).
-    dsack: Option<SackBlock>,
-    /// Blocks within SND.UNA to SND.NXT, from left to right.
-    blocks: [SackBlock; SACK_BLOCKS_MAX],
-    len: usize,
-}
-
-impl Sacked {
-    const NONE: Self = Self {
-        dsack: None,
-        blocks: [SackBlock {
-            left: SeqNum::new(0),
-            right: SeqNum::new(0),
-        }; SACK_BLOCKS_MAX],
-        len: 0,
-    };
-
-    /// Blocks outside of what is outstanding say nothing, whoever made them up.
-    fn new(sack: &SackBlocks, ack: SeqNum, una: SeqNum, nxt: SeqNum) -> Self {
-        let mut sorted = Self::NONE;
-        let all = sack.as_slice();
-        let mut rest = all;
-        if let [first, others @ ..] = all
-            && first.right.at_or_before(nxt)
-        {
-            // RFC 2883 §4: the first block is a D-SACK if it is below the ACK, or part of the
-            // second one.
-            let below = first.left.before(ack);
-            let inside = others.first().is_some_and(|second| {
-                first.left.at_or_after(second.left) && first.right.at_or_before(second.right)
-            });
-            if below || inside {
-                sorted.dsack = Some(SackBlock {
-                    left: first.left,
-                    right: if below {
-                        first.right.earlier(ack)
-                    } else {
-                        first.right
-                    },
-                });
-                rest = others;
-            }
-        }
-        for &SackBlock { left, right } in rest {
-            if right.at_or_before(una) || right.after(nxt) {
-                continue;
-            }
-            let block = SackBlock {
-                left: left.later(una),
-                right,
-            };
-            let place = sorted.blocks[..sorted.len]
-                .iter()
-                .position(|other| block.left.before(other.left))
-                .unwrap_or(sorted.len);
-            sorted.blocks.copy_within(place..sorted.len, place + 1);
-            sorted.blocks[place] = block;
-            sorted.len += 1;
-        }
-        sorted
-    }
-
-    fn blocks(&self) -> &[SackBlock] {
-        &self.blocks[..self.len]
-    }
-}
 
 impl<C: CongestionControl> Sender<C> {
     /// An ACK that is not just the next one in order.
@@ -524,14 +308,16 @@ impl<C: CongestionControl> Sender<C> {
                 now,
             );
             self.cc.on_signal(Signal::RecoveryExit, now);
+            // What else of this window turns out to be lost was answered with it.
+            self.point = self.nxt;
             self.undo.forget();
-            self.set_state(CaState::Open);
+            self.set_state(CaState::Cwr);
             self.flags.insert(Flags::CWR_DUE);
         }
     }
 
     /// Marks what is lost. Returns when more may be.
-    fn detect_losses(
+    pub(super) fn detect_losses(
         &mut self,
         pools: &mut SendPools,
         advanced: bool,
@@ -574,7 +360,7 @@ impl<C: CongestionControl> Sender<C> {
 
     /// RFC 6675 §5: the first loss in a window. `outstanding` bytes were not known to have arrived
     /// before the ACK that told.
-    fn enter_recovery(&mut self, outstanding: u32, now: Instant) {
+    pub(super) fn enter_recovery(&mut self, outstanding: u32, now: Instant) {
         // In a window that a mark reduced already, a loss does not reduce it again
         // (RFC 3168 §6.1.2).
         if self.state == CaState::Open {
@@ -584,7 +370,7 @@ impl<C: CongestionControl> Sender<C> {
                 },
                 now,
             );
-            self.undo.begin(self.una);
+            self.undo.begin(self.una, false);
         } else {
             self.undo.forget();
         }
@@ -622,304 +408,5 @@ impl<C: CongestionControl> Sender<C> {
         self.duplicates = 0;
         self.flags.remove(Flags::DUPLICATES.and(Flags::SEND_FIRST));
         self.set_state(CaState::Open);
-    }
-
-    /// After an ACK. `told`: it told of arrivals or losses.
-    fn set_timer(&mut self, advanced: bool, told: bool, suspects: Option<Instant>, now: Instant) {
-        if advanced {
-            // RFC 6298 §5.3.
-            self.rto_at = now + self.rtt.rto();
-        }
-        if self.una == self.nxt {
-            // RFC 6298 §5.2.
-            self.timer = Timer::None;
-            return;
-        }
-        if advanced || told || self.timer == Timer::Reordering {
-            self.arm(now);
-        }
-        self.wait_for_suspects(suspects);
-    }
-
-    fn wait_for_suspects(&mut self, suspects: Option<Instant>) {
-        if let Some(at) = suspects
-            && at < self.rto_at
-        {
-            self.timer = Timer::Reordering;
-            self.deadline = at;
-        }
-    }
-
-    /// What is lost, or a probe.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn plan_repair(&mut self, pools: &SendPools, allowance: &Allowance) -> Option<Plan> {
-        if self.flags.has(Flags::TAIL_PROBE_DUE) {
-            return self.plan_tail_probe(pools, allowance);
-        }
-        if self.undo.frto == Frto::NewData {
-            if let Some(plan) = self.plan_new(pools, allowance)
-                && self.is_allowed(&plan)
-            {
-                return Some(plan);
-            }
-            if self.nxt.after(self.point) {
-                return None;
-            }
-            // RFC 5682 §3.1 step 2b: without new data there is nothing to learn.
-            self.undo.frto = Frto::Off;
-        }
-        let mut id = self.board.first_lost();
-        let mut range = (self.una, self.nxt);
-        let first = self.board.first();
-        if first != NONE {
-            if self.flags.has(Flags::SEND_FIRST) && pools.records.get(first).lost {
-                id = first;
-            }
-            let record = pools.records.get(id);
-            range = (record.seq, record.end);
-        }
-        let plan = self.plan_again(range, id, Purpose::Data, allowance.mss);
-        (self.flags.has(Flags::SEND_FIRST) || self.is_allowed(&plan)).then_some(plan)
-    }
-
-    /// As much of the sequence numbers in `range`, from the first on, as a segment takes.
-    fn plan_again(&self, range: (SeqNum, SeqNum), record: u32, purpose: Purpose, mss: u16) -> Plan {
-        let (seq, end) = range;
-        let data_end = self.una + self.queue.len();
-        let data = end.earlier(data_end).offset_from(seq);
-        let len = data.min(u32::from(mss));
-        Plan {
-            seq,
-            len: u16::try_from(len).unwrap_or(mss),
-            fin: end.after(data_end) && len == data,
-            push: seq + len == data_end,
-            cwr: false,
-            retransmission: true,
-            purpose,
-            record,
-        }
-    }
-
-    /// RFC 8985 §7.3: new data if there is some and the peer has room for it, else the last segment
-    /// again. cwnd does not count.
-    fn plan_tail_probe(&mut self, pools: &SendPools, allowance: &Allowance) -> Option<Plan> {
-        if let Some(plan) = self.plan_new(pools, allowance) {
-            return Some(Plan {
-                purpose: Purpose::TailProbe,
-                ..plan
-            });
-        }
-        let last = self.board.last();
-        if last == NONE {
-            self.flags.remove(Flags::TAIL_PROBE_DUE);
-            return None;
-        }
-        let record = *pools.records.get(last);
-        let data_end = self.una + self.queue.len();
-        // Of a segment that was longer than they may be now, the end.
-        let end = record.end.earlier(data_end);
-        let seq = if end.offset_from(record.seq) > u32::from(allowance.mss) && end.after(record.seq)
-        {
-            end - u32::from(allowance.mss)
-        } else {
-            record.seq
-        };
-        Some(self.plan_again((seq, record.end), last, Purpose::TailProbe, allowance.mss))
-    }
-
-    /// [`on_sent`](Self::on_sent) of what is not new data in ordinary times.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn on_sent_in_repair(
-        &mut self,
-        pools: &mut SendPools,
-        plan: &Plan,
-        now: Instant,
-        ts_value: u32,
-    ) {
-        if plan.purpose == Purpose::WindowProbe {
-            self.flags.insert(Flags::WINDOW_PROBED);
-            return;
-        }
-        let len = plan.end().offset_from(plan.seq);
-        if plan.retransmission {
-            self.on_retransmitted(pools, plan, now, ts_value);
-        } else {
-            self.on_sent_new(pools, plan, now);
-        }
-        if self.state == CaState::Recovery {
-            self.prr.on_sent(len);
-        }
-        if plan.purpose == Purpose::TailProbe {
-            self.flags.remove(Flags::TAIL_PROBE_DUE);
-            self.flags.insert(Flags::TAIL_PROBE_SENT);
-            self.flags
-                .set(Flags::TAIL_PROBE_REPEATED, plan.retransmission);
-            self.probe_end = self.nxt;
-            // RFC 8985 §7.3: then the retransmission timer, from now on.
-            self.rto_at = now + self.rtt.rto();
-        }
-        if self.timer != Timer::Reordering {
-            self.arm(now);
-        }
-    }
-
-    fn on_retransmitted(
-        &mut self,
-        pools: &mut SendPools,
-        plan: &Plan,
-        now: Instant,
-        ts_value: u32,
-    ) {
-        self.flags.remove(Flags::SEND_FIRST);
-        let (seq, end) = (plan.seq, plan.end());
-        if plan.record == NONE {
-            self.board.retransmit_bare();
-        } else {
-            self.board
-                .retransmit(&mut pools.records, plan.record, seq, end, now);
-        }
-        if matches!(self.state, CaState::Recovery | CaState::Loss) {
-            let stamp = self.flags.has(Flags::TIMESTAMPS).then_some(ts_value);
-            self.undo.on_retransmit(end.offset_from(seq), stamp);
-        }
-        if seq == self.una {
-            self.rto_at = now + self.rtt.rto();
-        }
-    }
-
-    /// Time has come to `now`.
-    pub fn on_timer(&mut self, pools: &mut SendPools, now: Instant) -> Expired {
-        if self.timer == Timer::None || now < self.deadline {
-            return Expired::Nothing;
-        }
-        if self.una == self.nxt {
-            self.timer = Timer::None;
-            return Expired::Nothing;
-        }
-        match self.timer {
-            Timer::None => Expired::Nothing,
-            Timer::Tlp => {
-                self.flags.insert(Flags::TAIL_PROBE_DUE);
-                // Should the probe not get out, this remains.
-                self.rto_at = now + self.rtt.rto();
-                self.arm(now);
-                Expired::Tlp
-            }
-            Timer::Reordering => {
-                self.on_reordering_timer(pools, now);
-                Expired::Reordering
-            }
-            Timer::Rto => {
-                self.on_rto(pools, now);
-                Expired::Rto {
-                    count: self.timeouts,
-                }
-            }
-        }
-    }
-
-    fn on_reordering_timer(&mut self, pools: &mut SendPools, now: Instant) {
-        let outstanding = self.board.in_flight() + self.board.lost();
-        let lost_before = self.board.lost();
-        let suspects = self.detect_losses(pools, false, now);
-        if self.board.lost() > lost_before {
-            if matches!(self.state, CaState::Open | CaState::Cwr) {
-                self.enter_recovery(outstanding, now);
-            }
-            if self.state == CaState::Recovery {
-                // No ACK comes with it, but what is lost is out of the network.
-                let (in_flight, ssthresh) = (self.in_flight(), self.cc.cwnd());
-                self.prr.on_ack(0, in_flight, ssthresh, self.mss, false);
-            }
-        }
-        self.arm(now);
-        self.wait_for_suspects(suspects);
-    }
-
-    /// RFC 6298 §5.4 to §5.6, RFC 8985 §6.3, RFC 5682 §3.1 step 1.
-    fn on_rto(&mut self, pools: &mut SendPools, now: Instant) {
-        let anew = matches!(self.state, CaState::Open | CaState::Cwr);
-        let again = self.timeouts != 0;
-        self.cc.on_signal(
-            Signal::Rto {
-                flight_size: self.unacked(),
-                // Of losses in one window the window falls once.
-                first: !again && self.state != CaState::Recovery,
-            },
-            now,
-        );
-        if anew {
-            self.undo.begin(self.una);
-        }
-        let sack = self.flags.has(Flags::SACK);
-        let reneged = sack && self.board.is_reneged(&pools.records, self.una);
-        if reneged {
-            // RFC 2018 §8: what was SACKed at the left edge is not there any more.
-            self.board.renege(&mut pools.records, self.una, self.nxt);
-            self.rack.on_nothing_sacked(self.una);
-        } else if self.board.bare() {
-            self.board.mark_bare_lost();
-        } else if sack {
-            let reo_wnd_us = self.rack.reo_wnd_us(&self.rtt, true);
-            self.rack
-                .mark_on_rto(&mut self.board, &mut pools.records, reo_wnd_us, now);
-        } else {
-            self.board.mark_all_lost(&mut pools.records);
-        }
-        self.point = self.nxt;
-        self.set_state(CaState::Loss);
-        self.undo.frto = if sack && anew && !reneged && !again {
-            Frto::Retransmitted
-        } else {
-            Frto::Off
-        };
-        self.timeouts = self.timeouts.saturating_add(1);
-        self.rtt.back_off();
-        self.duplicates = 0;
-        self.flags.insert(Flags::SEND_FIRST.and(Flags::CWR_DUE));
-        self.flags.remove(
-            Flags::TAIL_PROBE_SENT
-                .and(Flags::TAIL_PROBE_DUE)
-                .and(Flags::TAIL_PROBE_REPEATED)
-                .and(Flags::DUPLICATES),
-        );
-        self.rto_at = now + self.rtt.rto();
-        self.arm(now);
-    }
-
-    /// Segments carry at most `mss` bytes from now on, because the path takes no longer packets:
-    /// those under way that are longer are lost, and sent again at once in pieces. The window stays
-    /// as it is: that says nothing about congestion (RFC 1191 §6.5, RFC 8201 §5.4).
-    pub fn on_mtu_reduced(&mut self, pools: &mut SendPools, mss: u16, now: Instant) {
-        let mss = mss.max(1);
-        self.set_mss(mss);
-        let mut id = self.board.first();
-        let mut any = false;
-        while id != NONE {
-            let record = *pools.records.get(id);
-            // FIN takes no room.
-            if !record.lost && record.len() > u32::from(mss) + 1 {
-                self.board.mark_lost(&mut pools.records, id);
-                any = true;
-            }
-            id = record.next;
-        }
-        if self.board.bare() && self.board.in_flight() > u32::from(mss) + 1 {
-            self.board.mark_bare_lost();
-            any = true;
-        }
-        if any {
-            self.flags.insert(Flags::SEND_FIRST);
-            self.rto_at = now + self.rtt.rto();
-            self.arm(now);
-        }
-    }
-
-    /// Segments carry at most `mss` bytes from now on. 0 counts as 1.
-    pub fn set_mss(&mut self, mss: u16) {
-        self.mss = mss.max(1);
-        self.cc.set_mss(self.mss);
     }
 }

@@ -310,8 +310,9 @@ impl Scoreboard {
         if self.first == NONE {
             return self.retransmit_bare();
         }
-        // Both rings are in order of time but for exceptions, so one look at each does mostly.
+        // Both rings are in order of time, this one but for exceptions, so one walk does mostly.
         let mut place = self.time.first;
+        let mut last = Instant::ZERO;
         while self.lost_ring.first != NONE {
             let id = self.lost_ring.first;
             self.lost_ring.remove(pool, id);
@@ -320,10 +321,10 @@ impl Scoreboard {
             let (sent, len) = (record.sent, record.len());
             self.lost -= len;
             self.in_flight += len;
-            // Not earlier than where the last one went, unless it was sent before that.
-            if place != NONE && pool.get(pool.get(place).earlier).sent > sent {
+            if sent < last {
                 place = self.time.first;
             }
+            last = sent;
             while place != NONE && pool.get(place).sent <= sent {
                 place = self.time.after(pool, place);
             }

@@ -2,219 +2,20 @@
 //! ACK.
 
 use super::SendPools;
+use super::arrivals::Arrivals;
+use super::interface::{
+    AckInput, Acked, Acknowledged, Allowance, CaState, Plan, Purpose, Setup, Timer,
+};
+use super::prr::Prr;
 use super::rack::Rack;
 use super::records::NONE;
-use super::recovery::Prr;
-use super::rtt::{RTO_MIN_DEFAULT_MS, Rtt, us_between};
+use super::rtt::{Rtt, us_between};
 use super::scoreboard::Scoreboard;
 use super::undo::{Frto, Undo};
 use crate::tcp::buffer::{ByteQueue, Cursor};
 use crate::tcp::congestion::{AckInfo, CongestionControl, Signal};
-use crate::tcp::options::SackBlocks;
 use crate::tcp::seq::SeqNum;
-use crate::time::{Duration, Instant};
-
-/// How long a peer may keep an ACK back that covers one segment only: what PTO waits longer if one
-/// segment is in flight (RFC 8985 §7.2, `TLP.max_ack_delay`). Linux and Windows delay up to 200 ms;
-/// with less, single segments to them are sent twice.
-const ACK_DELAY_MAX_US: u32 = 200_000;
-
-/// The shortest probe timeout. Within a millisecond peers answer or not by how their threads are
-/// scheduled, and a probe would say nothing.
-const PTO_MIN_US: u32 = 1000;
-
-/// The probe timeout before anything was measured (RFC 8985 §7.2).
-const PTO_INITIAL: Duration = Duration::from_secs(1);
-
-/// How a connection was established, as far as sending goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// Payload of the largest segment we may send, in bytes, without options. 0 counts as 1.
-    pub mss: u16,
-    /// Both sides sent SACK-permitted (RFC 2018 §2).
-    pub sack: bool,
-    /// Both sides sent timestamps (RFC 7323 §3.2).
-    pub timestamps: bool,
-    /// The least retransmission timeout, in milliseconds: at least 1.
-    pub rto_min_ms: u16,
-    /// Our SYN or SYN-ACK had to be sent again.
-    pub syn_retransmitted: bool,
-    /// Microseconds from our SYN or SYN-ACK to its ACK, if it was sent once.
-    pub handshake_us: Option<u32>,
-}
-
-impl Default for Setup {
-    /// What two modern hosts agree on over a path of 1500 bytes (IPv4, timestamps on).
-    fn default() -> Self {
-        Self {
-            mss: 1448,
-            sack: true,
-            timestamps: true,
-            rto_min_ms: RTO_MIN_DEFAULT_MS,
-            syn_retransmitted: false,
-            handshake_us: None,
-        }
-    }
-}
-
-/// What an acceptable segment says to the sender.
-#[derive(Clone, Copy, Debug)]
-pub struct AckInput<'a> {
-    /// SEG.ACK.
-    pub ack: SeqNum,
-    /// The window it announces is not the one announced before.
-    pub window_changed: bool,
-    /// SEG.LEN is not 0.
-    pub has_data: bool,
-    /// Its SACK blocks; None rather than none at all.
-    pub sack: Option<&'a SackBlocks>,
-    /// Its `TSecr`, after the checks of RFC 7323 §5. None on connections without timestamps.
-    pub ts_echo: Option<u32>,
-    /// What our timestamp clock shows now, in milliseconds.
-    pub ts_now: u32,
-    /// It has ECE, on a connection with ECN (RFC 3168).
-    pub ece: bool,
-    /// When it arrived.
-    pub now: Instant,
-}
-
-/// What an ACK did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acked {
-    /// What kind it was.
-    pub kind: Acknowledged,
-    /// Bytes of data acknowledged for the first time: so much room is in the send buffer again.
-    pub bytes: u32,
-    /// Our FIN was acknowledged, now.
-    pub fin: bool,
-    /// A recovery turned out to have been needless, and was undone.
-    pub undone: bool,
-}
-
-/// Kinds of ACKs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// It acknowledges something new: SND.UNA < SEG.ACK.
-    New,
-    /// It acknowledges nothing new but tells that something arrived: a duplicate ACK of
-    /// RFC 5681 §2, or with SACK of RFC 6675 §2.
-    Duplicate,
-    /// It acknowledges nothing new: a window update, data, a keep-alive.
-    Current,
-    /// It is before SND.UNA.
-    Old,
-    /// It acknowledges what was never sent: SND.NXT < SEG.ACK (RFC 9293 §3.10.7.4: answer with an
-    /// ACK, and drop it). Nothing was changed.
-    NeverSent,
-}
-
-/// What may be sent apart from what congestion control allows.
-#[derive(Clone, Copy, Debug)]
-pub struct Allowance {
-    /// Bytes of the next segment of new data, as the peer's window, silly window avoidance and
-    /// Nagle allow it: see [`SendWindow::next_segment`](crate::tcp::flow::SendWindow::next_segment).
-    /// 0 if none.
-    pub segment: u32,
-    /// Usable window: SND.UNA + SND.WND − SND.NXT, 0 if that is negative. In bytes; FIN takes one.
-    pub window: u32,
-    /// Payload a segment has room for, in bytes: the MSS less options. 0 counts as 1.
-    pub mss: u16,
-    /// What time it is.
-    pub now: Instant,
-}
-
-/// A segment to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Its first sequence number.
-    pub seq: SeqNum,
-    /// Bytes of payload; copy them with [`Sender::copy_out`].
-    pub len: u16,
-    /// It has FIN, behind the payload.
-    pub fin: bool,
-    /// It should have PSH: it empties the send buffer (RFC 9293 §3.9.1.2).
-    pub push: bool,
-    /// It should have CWR: the window was reduced (RFC 3168 §6.1.2). Never on retransmissions
-    /// (§6.1.5), which must not have ECT either.
-    pub cwr: bool,
-    /// It was sent before.
-    pub retransmission: bool,
-    /// What it is for.
-    pub(super) purpose: Purpose,
-    /// The record it was sent with before; [`NONE`] if it is new or there is none.
-    pub(super) record: u32,
-}
-
-impl Plan {
-    /// The sequence number behind it.
-    #[inline]
-    #[must_use]
-    pub fn end(&self) -> SeqNum {
-        self.seq + u32::from(self.len) + u32::from(self.fin)
-    }
-
-    /// Whether it probes for the tail of the data (RFC 8985 §7.3).
-    #[must_use]
-    pub fn is_tail_probe(&self) -> bool {
-        self.purpose == Purpose::TailProbe
-    }
-
-    /// Whether it probes a closed window.
-    #[must_use]
-    pub fn is_window_probe(&self) -> bool {
-        self.purpose == Purpose::WindowProbe
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Data,
-    TailProbe,
-    WindowProbe,
-}
-
-/// Which of its timers a sender waits for: there is at most one at a time (RFC 8985 §8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timer {
-    /// None: nothing is outstanding.
-    None,
-    /// The retransmission timeout (RFC 6298).
-    Rto,
-    /// The probe timeout (RFC 8985 §7).
-    Tlp,
-    /// The reordering window of the last suspect (RFC 8985 §6.2).
-    Reordering,
-}
-
-/// What a timer did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expired {
-    /// It was not due.
-    Nothing,
-    /// Everything outstanding is taken for lost, or nearly.
-    Rto {
-        /// How many times in a row, with nothing acknowledged: R1 and R2 of RFC 9293 §3.8.3 count
-        /// this. Stays at 255.
-        count: u8,
-    },
-    /// A probe is to be sent.
-    Tlp,
-    /// Segments whose reordering window passed may be lost.
-    Reordering,
-}
-
-/// What the sender is doing about losses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaState {
-    /// Nothing is known to be lost.
-    Open,
-    /// The window was reduced for a congestion mark, within this round trip (RFC 3168).
-    Cwr,
-    /// Fast recovery (RFC 6675, RFC 9937).
-    Recovery,
-    /// The retransmission timer expired, and what was outstanding then still is in part.
-    Loss,
-}
+use crate::time::Instant;
 
 /// Bits. Those of [`Flags::LONG_WAY`] are out of the ordinary: an ACK that meets one takes the long
 /// way.
@@ -664,41 +465,6 @@ impl<C: CongestionControl> Sender<C> {
         self.flags.remove(Flags::CWR_DUE.and(Flags::WINDOW_PROBED));
     }
 
-    /// Waits for the probe timeout if a tail loss probe makes sense, else for the retransmission
-    /// timeout. Something is outstanding.
-    #[inline]
-    pub(super) fn arm(&mut self, now: Instant) {
-        self.deadline = self.rto_at;
-        self.timer = Timer::Rto;
-        // RFC 8985 §7.2: with SACK, outside of recovery, with nothing SACKed; and not again before
-        // the last probe was answered.
-        let unacked = self.nxt.offset_from(self.una);
-        if !self.flags.has(
-            Flags::NOT_OPEN
-                .and(Flags::TAIL_PROBE_SENT)
-                .and(Flags::TAIL_PROBE_DUE),
-        ) && self.flags.has(Flags::SACK)
-            && self.board.in_flight() == unacked
-            && !self.board.bare()
-        {
-            self.timer = Timer::Tlp;
-            self.deadline = self.rto_at.min(now + self.probe_timeout());
-        }
-    }
-
-    /// PTO (RFC 8985 §7.2).
-    #[inline]
-    fn probe_timeout(&self) -> Duration {
-        if !self.rtt.is_measured() {
-            return PTO_INITIAL;
-        }
-        let mut us = 2 * self.rtt.srtt_us();
-        if self.board.is_single() {
-            us += ACK_DELAY_MAX_US;
-        }
-        Duration::from_micros(u64::from(us.max(PTO_MIN_US)))
-    }
-
     /// An acceptable segment with ACK arrived.
     #[inline]
     pub fn on_ack(&mut self, pools: &mut SendPools, input: &AckInput<'_>) -> Acked {
@@ -733,7 +499,7 @@ impl<C: CongestionControl> Sender<C> {
     ) {
         let AckInput { ack, now, .. } = *input;
         let first = *pools.records.get(self.board.first());
-        let mut arrivals = super::recovery::Arrivals::new(&mut self.rack, &self.rtt, input);
+        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, input);
         self.board
             .acknowledge(&mut pools.records, ack, &mut arrivals);
         let (oldest, newest) = (arrivals.oldest(), arrivals.newest());

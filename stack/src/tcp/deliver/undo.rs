@@ -3,7 +3,8 @@
 //! it was not sent again (F-RTO, RFC 5682).
 
 use super::SendPools;
-use super::sender::{CaState, Flags, Sender};
+use super::interface::CaState;
+use super::sender::{Flags, Sender};
 use crate::tcp::congestion::{CongestionControl, Signal};
 use crate::tcp::options::SackBlock;
 use crate::tcp::seq::SeqNum;
@@ -24,6 +25,8 @@ pub(super) struct Undo {
     /// `RetransmitTS` of RFC 3522: the timestamp on the first retransmission.
     stamp: u32,
     has_stamp: bool,
+    /// It was the retransmission timer that began it.
+    by_timeout: bool,
     /// Round trips to go; 0: there is nothing to undo.
     rounds: u8,
     /// Where F-RTO is.
@@ -48,6 +51,7 @@ impl Undo {
             retransmitted: 0,
             stamp: 0,
             has_stamp: false,
+            by_timeout: false,
             rounds: 0,
             frto: Frto::Off,
         }
@@ -58,9 +62,10 @@ impl Undo {
         self.rounds != 0
     }
 
-    /// A recovery begins.
-    pub(super) fn begin(&mut self, una: SeqNum) {
+    /// A recovery begins, by a timeout or not.
+    pub(super) fn begin(&mut self, una: SeqNum, by_timeout: bool) {
         *self = Self {
+            by_timeout,
             rounds: ROUNDS,
             ..Self::new(una)
         };
@@ -191,6 +196,10 @@ impl<C: CongestionControl> Sender<C> {
         }
         if self.state != CaState::Open {
             self.rack.on_recovery_exit();
+        }
+        self.rack.forget_arrivals();
+        if !self.undo.by_timeout {
+            self.rack.on_needless_recovery();
         }
         self.undo.forget();
         self.flags.remove(Flags::SEND_FIRST);
