@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench bench-instructions bench-check ebpf fuzz soak miri fmt lint doc deny install-deps
+.PHONY: help build demo test interop bench bench-instructions bench-check ebpf fuzz soak miri fmt lint doc deny install-deps
 
 help: ## this list
 	@echo "Targets:"
@@ -23,6 +23,10 @@ demo: ## runs the service on a veth pair, loads it, prints latency histograms (b
 test: ## everything that can be tested here; names what it skipped
 	@scripts/deps.sh build run
 	@scripts/test.sh
+
+interop: ## TCP with the Linux kernel: all sizes, options and bad networks; minutes, as root
+	@scripts/deps.sh build run
+	INTEROP=full cargo test --release --locked -p dataplane --test tcp_interop -- --show-output
 
 bench: ## measures against a bare reflector and a kernel server; prints ratios
 	@scripts/deps.sh build run bench

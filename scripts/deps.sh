@@ -24,6 +24,7 @@ run|ethtool|ethtool|ethtool|ethtool|turns checksum offload off at the veth peer
 run|iputils-ping|iputils|iputils|ping|tests that ping is answered
 run|netcat-openbsd|netcat|openbsd-netcat|nc|a kernel peer in the tests
 run|socat|socat|socat|socat|a kernel peer in the tests
+run|curl|curl|curl|curl|a kernel peer in the tests
 run|tcpdump|tcpdump|tcpdump|tcpdump|tests that no packet on the wire is malformed
 run|procps|procps-ng|procps-ng|ps|looks for processes that were left behind
 run|util-linux|util-linux|util-linux|setpriv|runs tests a second time without privileges

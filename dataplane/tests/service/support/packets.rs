@@ -16,9 +16,12 @@ pub(crate) struct Capture {
     file: PathBuf,
 }
 
-/// Words that tcpdump uses for packets it finds fault with.
-const FAULTS: [&str; 9] = [
-    "bad ",
+/// Words that tcpdump uses for packets it finds fault with. A checksum of 0x6bad is none of them.
+const FAULTS: [&str; 12] = [
+    " bad ",
+    "[bad ",
+    "(bad ",
+    "bad-",
     "incorrect",
     "invalid",
     "truncated",
