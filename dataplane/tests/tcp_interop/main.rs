@@ -27,9 +27,6 @@
 
 #[path = "../driver_support/mod.rs"]
 mod driver_support;
-#[path = "../../../stack/tests/support/mod.rs"]
-#[allow(dead_code)] // Other tests use all of it.
-mod stack_support;
 #[path = "../service/support/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros)] // Other tests use all of it.
 mod support;
