@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test interop bench bench-instructions bench-check ebpf fuzz soak miri fmt lint doc deny install-deps
+.PHONY: help build demo test interop bench bench-instructions bench-check bench-memory ebpf fuzz soak miri fmt lint doc deny install-deps
 
 help: ## this list
 	@echo "Targets:"
@@ -32,13 +32,20 @@ bench: ## measures against a bare reflector and a kernel server; prints ratios
 	@scripts/deps.sh build run bench
 	@scripts/bench.sh
 
-bench-instructions: ## counts instructions per UDP echo; writes the table in bench/BASELINE.md
+bench-instructions: ## counts instructions per UDP echo and of TCP; writes the tables in bench/BASELINE.md
 	@scripts/deps.sh build bench
 	@scripts/bench-instructions.sh
 
 bench-check: ## the same, compared with the table; fails if something grew by more than 3 %
 	@scripts/deps.sh build bench
 	@scripts/bench-instructions.sh --check
+
+bench-memory: ## what an idle TCP connection takes, in a process with a million of them
+	@scripts/deps.sh build
+	@for versions in ipv4 ipv6; do \
+		echo "$$versions"; \
+		cargo run --release --locked --quiet -p echo-instructions -- tcp memory $$versions 1000000; \
+	done
 
 ebpf: ## rebuilds the steering program (only after changing it: the object is committed)
 	@ebpf/build.sh
@@ -50,7 +57,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (60) each; needs a nightly compiler
 soak: ## simulated networks with ever new seeds, SOAK_SECONDS (30) for each scenario in turn, until one fails
 	@scripts/deps.sh build
 	@set -e; while true; do \
-		SIM_SECONDS=$${SOAK_SECONDS:-30} cargo test --release -p stack --test 'sim_*'; \
+		SIM_SECONDS=$${SOAK_SECONDS:-30} cargo test --release -p stack --test '*sim*'; \
 	done
 
 miri: ## the rings and the packet memory under Miri; needs a nightly compiler with the miri component

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Counts the instructions of one UDP echo under callgrind and writes the table in bench/BASELINE.md.
+# Counts the instructions of one UDP echo, and of what TCP does, under callgrind and writes the tables
+# in bench/BASELINE.md.
 #
 #   scripts/bench-instructions.sh             counts, writes the table
 #   scripts/bench-instructions.sh --check     counts, compares with the table; fails if something grew
@@ -23,6 +24,19 @@ tolerance_percent=3
 subjects=(
     "stack 64" "stack-scattered 64" "stack-rewritten 64" "reflector 64" "smoltcp 64"
     "stack 1" "stack 63" "stack 1400" "stack-rewritten 1" "stack-rewritten 63" "stack-rewritten 1400"
+)
+# Work, subject, connections, and how much of the work in the short run and in the long one. In the
+# short run every connection has had its turn. smoltcp looks at all connections for every packet: its
+# runs are shorter where there are many.
+tcp_subjects=(
+    "request stack 1 640 13440" "request smoltcp 1 640 13440"
+    "request stack 64 640 13440" "request smoltcp 64 640 3840"
+    "request stack 1024 2048 14336" "request smoltcp 1024 1024 2048"
+    "request stack 8192 16384 32768" "request smoltcp 8192 64 192"
+    "connect stack 1 64 1344" "connect smoltcp 1 64 704"
+    "connect stack 64 128 6528" "connect smoltcp 64 128 768"
+    "receive stack 1 640 13440" "receive smoltcp 1 640 6720" "receive copy-and-checksum 1 640 13440"
+    "send stack 1 640 13440" "send smoltcp 1 640 6720"
 )
 
 check=no
@@ -78,7 +92,45 @@ count() {
     done
 }
 
+# collect_tcp WORK SUBJECT VERSION CONNECTIONS COUNT: all instructions of one run, and how much it did.
+collect_tcp() {
+    local log
+    log=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" tcp "$@" 2>&1) || {
+        printf '%s\n' "$log" >&2
+        return 1
+    }
+    printf '%s\n' "$log" | sed -n 's/^==[0-9]*== Collected : \([0-9]*\)$/\1/p'
+    printf '%s\n' "$log" | sed -n 's/^counted \([0-9]*\)$/\1/p'
+}
+
+# per_work WORK SUBJECT VERSION CONNECTIONS FEW MANY: instructions for each, start and end left out.
+per_work() {
+    local short long
+    mapfile -t short < <(collect_tcp "$1" "$2" "$3" "$4" "$5")
+    mapfile -t long < <(collect_tcp "$1" "$2" "$3" "$4" "$6")
+    echo $(((long[0] - short[0]) / (long[1] - short[1])))
+}
+
+# count_tcp: a line `SUBJECT CASE IPV4 IPV6` for each, harness subtracted. The harness has nothing to
+# look up: it costs the same with 64 connections and with more.
+count_tcp() {
+    local work subject connections few many version counts batch
+    local -A harness
+    for entry in "${tcp_subjects[@]}"; do
+        read -r work subject connections few many <<<"$entry"
+        counts=()
+        batch=$((connections < 64 ? connections : 64))
+        for version in ipv4 ipv6; do
+            [ -n "${harness[$work $version $batch]-}" ] ||
+                harness[$work $version $batch]=$(per_work "$work" harness "$version" "$batch" 640 7040)
+            counts+=($(($(per_work "$work" "$subject" "$version" "$connections" "$few" "$many") - harness[$work $version $batch])))
+        done
+        echo "tcp-$work-$subject $connections ${counts[*]}"
+    done
+}
+
 counted=$(count)
+counted_tcp=$(count_tcp)
 
 if [ "$check" = no ]; then
     # The text around the table stays; the table between the marks is replaced.
@@ -93,10 +145,16 @@ if [ "$check" = no ]; then
             echo "| $subject | $payload | $v4 | $v6 |"
         done <<<"$counted"
         echo
+        echo "| work and subject | connections | IPv4 | IPv6 |"
+        echo "|---|--:|--:|--:|"
+        while read -r subject connections v4 v6; do
+            echo "| $subject | $connections | $v4 | $v6 |"
+        done <<<"$counted_tcp"
+        echo
         sed -n '/^<!-- end -->/,$p' "$table"
     } >"$table.new"
     mv "$table.new" "$table"
-    sed -n '/^| subject | payload/,/^$/p' "$table"
+    sed -n '/^| subject | payload/,/^<!-- end/{/^|/p}' "$table"
     exit 0
 fi
 
@@ -109,7 +167,7 @@ failed=no
 while read -r subject payload v4 v6; do
     read -r old_v4 old_v6 <<<"$(old "$subject" "$payload")" || true
     if [ -z "${old_v6-}" ]; then
-        echo "$table has no figures for $subject with $payload bytes: run scripts/bench-instructions.sh"
+        echo "$table has no figures for $subject $payload: run scripts/bench-instructions.sh"
         failed=yes
         continue
     fi
@@ -120,8 +178,8 @@ while read -r subject payload v4 v6; do
             verdict="grew by more than $tolerance_percent %"
             failed=yes
         fi
-        printf '%-16s %5s bytes  %s  %5s -> %5s  %s\n' \
+        printf '%-30s %5s  %s  %6s -> %6s  %s\n' \
             "$subject" "$payload" "$version" "$before" "$now" "$verdict"
     done
-done <<<"$counted"
+done <<<"$counted"$'\n'"$counted_tcp"
 [ "$failed" = no ]

@@ -1,4 +1,5 @@
-//! How many instructions a UDP echo takes, in memory and without a driver.
+//! How many instructions a UDP echo takes, in memory and without a driver; and what TCP takes: see
+//! `tcp`.
 //!
 //! ```text
 //!   echo-instructions SUBJECT VERSION PAYLOAD PACKETS      echo-instructions stack ipv4 64 12800
@@ -10,11 +11,13 @@
 //! Run under callgrind by `scripts/bench-instructions.sh`, which subtracts the harness; the table is
 //! `bench/BASELINE.md`. A run by itself checks that the subject works and says nothing.
 
+mod allocator;
 mod frame;
 mod packet;
 mod reflector;
 mod smoltcp_echo;
 mod stack_echo;
+mod tcp;
 
 use crate::frame::{BenchFrame, BenchPool};
 use packet::{OTHER_PORT, OUR_PORT, Peer, Request, Version};
@@ -103,11 +106,7 @@ fn parse(arguments: &[String]) -> Option<(&str, Version, usize, usize)> {
     let [subject, version, payload, packets] = arguments else {
         return None;
     };
-    let version = match version.as_str() {
-        "ipv4" => Version::V4,
-        "ipv6" => Version::V6,
-        _ => return None,
-    };
+    let version = Version::parse(version)?;
     let payload = payload
         .parse()
         .ok()
@@ -117,8 +116,18 @@ fn parse(arguments: &[String]) -> Option<(&str, Version, usize, usize)> {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "tcp"
+    {
+        let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+        if tcp::main(&rest).is_some() {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("{USAGE}\n{}", tcp::USAGE);
+        return ExitCode::from(2);
+    }
     let Some((subject, version, payload, packets)) = parse(&arguments) else {
-        eprintln!("{USAGE}");
+        eprintln!("{USAGE}\n{}", tcp::USAGE);
         return ExitCode::from(2);
     };
     let scattered = subject == "stack-scattered";

@@ -114,6 +114,14 @@ impl Request {
 }
 
 impl Version {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "ipv4" => Some(Self::V4),
+            "ipv6" => Some(Self::V6),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn header_len(self) -> usize {
         match self {
             Self::V4 => ipv4::HEADER_LEN,

@@ -28,29 +28,6 @@ pub(crate) struct SmoltcpEcho {
 
 impl SmoltcpEcho {
     pub(crate) fn new() -> Self {
-        let mut pool = BenchPool::new(4, super::FRAME_BYTES);
-        let (mut received, mut sent) = (Vec::new(), Vec::new());
-        let mut read = Vec::with_capacity(BATCH);
-        for packet in [arp_request(), neighbor_solicitation()] {
-            received.extend(pool.receive(&packet));
-        }
-        let mut rings = Rings {
-            pool: &mut pool,
-            received: received.drain(..),
-            read: &mut read,
-            sent: &mut sent,
-        };
-        let config = iface::Config::new(HardwareAddress::Ethernet(EthernetAddress(OUR_MAC)));
-        let now = SmolInstant::ZERO;
-        let mut interface = Interface::new(config, &mut rings, now);
-        interface.update_ip_addrs(|addresses| {
-            addresses
-                .push(IpCidr::new(OUR_V4.into(), 24))
-                .expect("room for two");
-            addresses
-                .push(IpCidr::new(OUR_V6.into(), 64))
-                .expect("room for two");
-        });
         let buffer = || {
             udp::PacketBuffer::new(
                 vec![udp::PacketMetadata::EMPTY; 2 * BATCH],
@@ -61,17 +38,51 @@ impl SmoltcpEcho {
         socket.bind(OUR_PORT).expect("a fresh socket");
         let mut sockets = SocketSet::new(vec![]);
         let socket = sockets.add(socket);
-        // Whoever asks for our addresses is known from then on.
-        interface.poll(now, &mut rings, &mut sockets);
-        drop(rings);
-        assert_eq!(sent.len(), 2, "ARP and neighbour discovery are answered");
         Self {
-            interface,
+            interface: interface(),
             sockets,
             socket,
             read: Vec::with_capacity(BATCH),
         }
     }
+}
+
+/// An interface with both addresses that knows its peer.
+pub(crate) fn interface() -> Interface {
+    let mut pool = BenchPool::new(4, super::FRAME_BYTES);
+    let (mut received, mut sent) = (Vec::new(), Vec::new());
+    let mut read = Vec::with_capacity(BATCH);
+    for packet in [arp_request(), neighbor_solicitation()] {
+        received.extend(pool.receive(&packet));
+    }
+    let mut rings = Rings {
+        pool: &mut pool,
+        received: received.drain(..),
+        read: &mut read,
+        sent: &mut sent,
+    };
+    let config = iface::Config::new(HardwareAddress::Ethernet(EthernetAddress(OUR_MAC)));
+    let now = SmolInstant::ZERO;
+    let mut interface = Interface::new(config, &mut rings, now);
+    interface.update_ip_addrs(|addresses| {
+        addresses
+            .push(IpCidr::new(OUR_V4.into(), 24))
+            .expect("room for two");
+        addresses
+            .push(IpCidr::new(OUR_V6.into(), 64))
+            .expect("room for two");
+    });
+    // Whoever asks for our addresses is known from then on.
+    interface.poll(now, &mut rings, &mut SocketSet::new(vec![]));
+    drop(rings);
+    assert_eq!(sent.len(), 2, "ARP and neighbour discovery are answered");
+    interface
+}
+
+/// The time as smoltcp has it.
+pub(crate) fn smoltcp_time(now: Instant) -> SmolInstant {
+    let us = i64::try_from(now.as_nanos() / 1000).expect("early in the clock's life");
+    SmolInstant::from_micros(us)
 }
 
 impl Subject for SmoltcpEcho {
@@ -89,9 +100,7 @@ impl Subject for SmoltcpEcho {
             socket,
             read,
         } = self;
-        let now = SmolInstant::from_micros(
-            i64::try_from(now.as_nanos() / 1000).expect("early in the clock's life"),
-        );
+        let now = smoltcp_time(now);
         let mut rings = Rings {
             pool,
             received: received.drain(..),
@@ -117,20 +126,20 @@ impl Subject for SmoltcpEcho {
 }
 
 /// A device over the harness's frames.
-struct Rings<'a> {
-    pool: &'a mut BenchPool,
-    received: std::vec::Drain<'a, BenchFrame>,
+pub(crate) struct Rings<'a> {
+    pub(crate) pool: &'a mut BenchPool,
+    pub(crate) received: std::vec::Drain<'a, BenchFrame>,
     /// Frames whose packets have been read.
-    read: &'a mut Vec<BenchFrame>,
-    sent: &'a mut Vec<BenchFrame>,
+    pub(crate) read: &'a mut Vec<BenchFrame>,
+    pub(crate) sent: &'a mut Vec<BenchFrame>,
 }
 
-struct Received<'a> {
+pub(crate) struct Received<'a> {
     frame: BenchFrame,
     read: &'a mut Vec<BenchFrame>,
 }
 
-struct ToSend<'a> {
+pub(crate) struct ToSend<'a> {
     pool: &'a mut BenchPool,
     sent: &'a mut Vec<BenchFrame>,
 }

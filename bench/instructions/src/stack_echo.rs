@@ -49,7 +49,7 @@ impl<const REWRITE: bool> StackEcho<REWRITE> {
     }
 }
 
-fn link() -> LinkState {
+pub(crate) fn link() -> LinkState {
     let local = |address: IpAddr, prefix_len, broadcast| LocalAddress {
         address,
         prefix_len,
