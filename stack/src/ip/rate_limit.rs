@@ -230,8 +230,9 @@ mod tests {
             while bucket.allow(at(start)) {}
             let (mut now, mut allowed, mut lost) = (start, 0u128, false);
             for step in steps {
-                // Asked before it can overflow, it must give every token of the elapsed time.
-                lost |= u64::from(rate) * step >= u64::from(burst) * SECOND;
+                // Asked before it can overflow, it must give every token of the elapsed time. What was
+                // left behind is less than one.
+                lost |= u64::from(rate) * step + SECOND > u64::from(burst) * SECOND;
                 now += step;
                 while bucket.allow(at(now)) {
                     allowed += 1;
