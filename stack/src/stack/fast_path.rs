@@ -197,6 +197,7 @@ mod tests {
     use crate::link::{AddressOwner, LinkState, LocalAddress, MacAddr};
     use crate::socket::bind::Bind;
     use crate::stack::{Config, Disposition, Origin};
+    use crate::tcp::config::TcpConfig;
     use crate::time::Instant;
     use crate::wire::checksum::Sum;
     use alloc::boxed::Box;
@@ -217,6 +218,7 @@ mod tests {
             neighbors: 1,
             egress_queue: 1,
             reassembly_bytes: 0,
+            tcp: TcpConfig::none(),
             ..Config::default()
         });
         let local = |address: IpAddr| LocalAddress {

@@ -100,6 +100,25 @@ pub enum Ecn {
     Offer,
 }
 
+impl TcpConfig {
+    /// No listener, no connection, and no memory for any: for a stack that serves datagrams alone.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            connections: 0,
+            connections_new_reno: 0,
+            half_open: 0,
+            time_wait: 0,
+            send_chunks: 0,
+            receive_chunks: 0,
+            transmissions: 0,
+            out_of_order: 0,
+            listeners: 0,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for TcpConfig {
     /// The defaults of the service's configuration. The secret is fixed: for tests only.
     fn default() -> Self {
