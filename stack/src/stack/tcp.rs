@@ -33,7 +33,7 @@ use crate::tcp::port::PortSelector;
 use crate::tcp::segment::{self, Ecn, Flags, Header as TcpHeader, Segment};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::syn_cookie;
-use crate::tcp::table::{Answer, Outcome, Table, reset_for};
+use crate::tcp::table::{Answer, Outcome, Slot, Table, reset_for};
 use crate::tcp::tuple::Tuple;
 use crate::tcp::{ConnectError, TcpId, TcpListenerId};
 use crate::time::Instant;
@@ -1020,6 +1020,47 @@ impl<P: FramePool> Stack<P> {
             table, tcp, events, ..
         } = I::tcp_parts(self);
         table.on_icmp(&mut tcp.context(events, now), tuple, seq, unreachable)
+    }
+
+    /// The state of the connection between these ends, half-open and TIME-WAIT included, by the name
+    /// that `ss` has for it; none if there is no such connection.
+    #[must_use]
+    pub fn tcp_state_between(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<&'static str> {
+        let (version, slot) = match (local.ip(), remote.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let tuple = Tuple {
+                    local: from,
+                    remote: to,
+                    local_port: local.port(),
+                    remote_port: remote.port(),
+                };
+                (Version::V4, self.v4.tcp.find(&tuple)?)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let tuple = Tuple {
+                    local: from,
+                    remote: to,
+                    local_port: local.port(),
+                    remote_port: remote.port(),
+                };
+                (Version::V6, self.v6.tcp.find(&tuple)?)
+            }
+            _ => return None,
+        };
+        let (kind, slot) = match slot {
+            Slot::HalfOpen(_) => return Some("SYN-RECV"),
+            Slot::TimeWait(_) => return Some("TIME-WAIT"),
+            Slot::Connection(kind, slot) => (kind, slot),
+        };
+        let id = match version {
+            Version::V4 => self.v4.tcp.connection_id(kind, slot),
+            Version::V6 => self.v6.tcp.connection_id(kind, slot),
+        }?;
+        self.tcp_state(TcpId { version, id }).map(State::name)
     }
 
     /// How many TCP records there are: connections, half-open, time-wait.

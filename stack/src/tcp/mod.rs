@@ -43,6 +43,26 @@ pub struct TcpId {
     pub(crate) id: table::ConnectionId,
 }
 
+impl TcpId {
+    /// Where an application that keeps records of its connections finds this one's: a kind (IPv4 with
+    /// CUBIC, with NewReno, IPv6 with CUBIC, with NewReno: 0 to 3), and a slot below the limit that
+    /// [`config::TcpConfig`] has for the kind. A later connection may have the same place, but never
+    /// the same id.
+    #[inline]
+    #[must_use]
+    pub const fn place(self) -> (usize, u32) {
+        let version = match self.version {
+            Version::V4 => 0,
+            Version::V6 => 2,
+        };
+        let congestion = match self.id.kind {
+            listener::CongestionKind::Cubic => 0,
+            listener::CongestionKind::NewReno => 1,
+        };
+        (version + congestion, self.id.handle.slot)
+    }
+}
+
 /// A handle to a listening socket. One whose socket was closed finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TcpListenerId(pub(crate) Handle);

@@ -144,9 +144,9 @@ pub trait TcpHost {
     fn take_error(&mut self, socket: Self::Socket) -> Option<Errno>;
     /// The state as RFC 9293 writes it, `SYN-RECEIVED`; `None` if there is no such connection, half
     /// open or lingering in TIME-WAIT.
-    fn state(&self, local: SocketAddr, remote: SocketAddr) -> Option<&'static str>;
+    fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<&'static str>;
     /// A figure of a connection, by name: `cwnd`, `ssthresh`, `srtt_us`, `rto_us`, `unacked`, …
-    fn info(&self, local: SocketAddr, remote: SocketAddr, name: &str) -> Option<u64>;
+    fn info(&mut self, local: SocketAddr, remote: SocketAddr, name: &str) -> Option<u64>;
     /// A counter of the stack, by the name of its drop reason or event.
     fn counter(&self, name: &str) -> Option<u64>;
 

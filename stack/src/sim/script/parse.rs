@@ -118,12 +118,14 @@ pub enum Action {
     },
     /// `unlisten`
     Unlisten,
-    /// `connect [to ADDRESS] [from PORT]`
+    /// `connect [to ADDRESS] [from PORT] [unbound]`
     Connect {
         /// Another address than the peer's.
         to: Option<IpAddr>,
         /// The local port; 0 for one that the host chooses.
         from: u16,
+        /// The host chooses the local address, too.
+        unbound: bool,
         /// How it ends.
         outcome: Outcome,
     },
@@ -643,8 +645,14 @@ impl Reader {
                         _ => from = self.number(words.expect("a port")?)?,
                     }
                 }
+                let unbound = words.take("unbound");
                 let outcome = self.outcome(words)?;
-                Action::Connect { to, from, outcome }
+                Action::Connect {
+                    to,
+                    from,
+                    unbound,
+                    outcome,
+                }
             }
             "accept" => Action::Accept {
                 is_expected: !words.take("none"),

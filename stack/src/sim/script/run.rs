@@ -2,7 +2,7 @@
 
 mod verbs;
 
-use super::frame::{Addresses, Segment, ip_packet};
+use super::frame::{Addresses, Segment};
 use super::host::{Setup, TcpHost};
 use super::number::{Pattern, absolute, relative};
 use super::parse::{Action, IcmpText, Line, Script, When};
@@ -29,6 +29,13 @@ const START: Instant = Instant::from_nanos(10_000_000_000);
 const WAIT_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Segments shown when a script fails.
 const TRANSCRIPT_MAX: usize = 40;
+/// Segments of the host remembered, to be quoted in ICMP errors.
+const SENT_MAX: usize = 256;
+/// Segments that may wait to be looked at: more than the largest window holds in a script.
+const QUEUE_MAX: usize = 10_000;
+/// Timers that may run out while one line waits: far more than any script needs. Beyond it the host
+/// asks for time without end, and does nothing with it.
+const STEPS_MAX: u32 = 2_000_000;
 /// A host whose deadline has passed is asked again after this.
 const GRAIN: Duration = Duration::from_millis(1);
 
@@ -136,6 +143,10 @@ struct Runner<'a, H: TcpHost> {
     listeners: BTreeMap<String, H::Listener>,
     /// What was sent and no line has looked at.
     queue: VecDeque<Emitted>,
+    /// What was sent last, looked at or not.
+    sent: VecDeque<Vec<u8>>,
+    /// Steps since the line began.
+    steps: u32,
     counters: BTreeMap<String, u64>,
     transcript: VecDeque<String>,
     capture: Capture,
@@ -179,6 +190,8 @@ pub fn run<H: TcpHost>(
         connections: Vec::new(),
         listeners: BTreeMap::new(),
         queue: VecDeque::new(),
+        sent: VecDeque::new(),
+        steps: 0,
         counters: BTreeMap::new(),
         transcript: VecDeque::new(),
         capture,
@@ -266,6 +279,7 @@ impl<H: TcpHost> Runner<'_, H> {
     }
 
     fn line(&mut self, line: &Line) -> Result<(), String> {
+        self.steps = 0;
         let (from, to) = match line.when {
             When::At(from, to) => (START + from, START + to),
             When::After(from, to) => (self.previous + from, self.previous + to),
@@ -318,6 +332,12 @@ impl<H: TcpHost> Runner<'_, H> {
     /// Goes to the host's next timer, but not beyond `limit`.
     fn step(&mut self, limit: Instant) -> Result<(), String> {
         self.flush()?;
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(format!(
+                "{STEPS_MAX} timers ran out, and nothing came of it"
+            ));
+        }
         let next = match self.host.next_deadline() {
             Some(deadline) if deadline > self.now => deadline,
             Some(_) => self.now + GRAIN,
@@ -351,10 +371,17 @@ impl<H: TcpHost> Runner<'_, H> {
             if matches!(packet::tcp(&frame), Ok(Some(_))) {
                 let line = format!("> {}", self.show(&frame));
                 self.note(&line);
+                if self.sent.len() == SENT_MAX {
+                    self.sent.pop_front();
+                }
+                self.sent.push_back(frame.clone());
                 self.queue.push_back(Emitted {
                     at: self.now,
                     frame,
                 });
+                if self.queue.len() > QUEUE_MAX {
+                    return Err("the host sends without end".into());
+                }
             }
         }
         Ok(())
@@ -536,31 +563,46 @@ impl<H: TcpHost> Runner<'_, H> {
     fn inject_icmp(&mut self, label: &str, wanted: &IcmpText) -> Result<(), String> {
         let base = self.script.addresses();
         let connection = self.connection(label);
-        // What the host sent, as far as it is quoted.
-        let quoted = Segment {
-            source_port: connection.local.port(),
-            destination_port: connection.peer.port(),
-            seq: absolute(wanted.seq, connection.host_isn.unwrap_or(0)).ok_or("seq of what?")?,
-            ack: connection.peer_isn,
-            flags: flag::ACK,
-            ..Segment::default()
+        let (local, peer) = (connection.local, connection.peer);
+        let seq = absolute(wanted.seq, connection.host_isn.unwrap_or(0)).ok_or("seq of what?")?;
+        let ack = connection.peer_isn;
+        // What the host sent, or, for an error nobody has a reason for, what it might have sent.
+        let was_sent = self.sent.iter().rev().find(|frame| {
+            packet::tcp(frame).is_ok_and(|it| {
+                it.is_some_and(|(ip, tcp)| {
+                    ip.destination == peer.ip()
+                        && tcp.destination_port == peer.port()
+                        && tcp.seq == seq
+                })
+            })
+        });
+        let quoted = match was_sent {
+            Some(frame) => frame.clone(),
+            None => {
+                let addresses = Addresses {
+                    source: local.ip(),
+                    destination: peer.ip(),
+                    ..base.reversed()
+                };
+                let segment = Segment {
+                    source_port: local.port(),
+                    destination_port: peer.port(),
+                    seq,
+                    ack,
+                    flags: flag::ACK,
+                    ..Segment::default()
+                };
+                segment
+                    .frame(&addresses)
+                    .ok_or("it cannot be written down")?
+            }
         };
-        let addresses = Addresses {
-            source: connection.local.ip(),
-            destination: connection.peer.ip(),
-            ..base.reversed()
-        };
-        let bytes = quoted.bytes(addresses.source, addresses.destination);
-        let mut bytes = bytes.ok_or("it cannot be written down")?;
-        bytes.truncate(wanted.quote);
-        let packet = ip_packet(&addresses, crate::wire::protocol::TCP, (0, 63), &[], &bytes);
-        let packet = packet.ok_or("it cannot be written down")?;
-        let frame = crate::sim::router::icmp_error(
-            &packet[ethernet::HEADER_LEN..],
-            addresses.source,
-            wanted.kind,
-            wanted.rest,
-        );
+        let header_len = quoted.len()
+            - ethernet::HEADER_LEN
+            - packet::ip(&quoted)?.map_or(0, |ip| ip.payload.len());
+        let packet = &quoted[ethernet::HEADER_LEN..];
+        let packet = &packet[..packet.len().min(header_len + wanted.quote)];
+        let frame = crate::sim::router::icmp_error(packet, local.ip(), wanted.kind, wanted.rest);
         let mut frame = frame.ok_or("it cannot be written down")?;
         frame[..6].copy_from_slice(&base.destination_mac);
         let IcmpText { kind, rest, .. } = wanted;

@@ -58,6 +58,11 @@ impl<'a> Arrivals<'a> {
         self.newest
     }
 
+    /// What was outstanding without a record, and sent once at `sent`, arrived.
+    pub(super) fn on_bare(&mut self, sent: Instant) {
+        (self.oldest, self.newest) = (Some(sent), Some(sent));
+    }
+
     /// RFC 8985 §6.2 step 2: of a segment sent more than once it is not known which transmission
     /// arrived, unless the echo or the time tells that it was not the last. What comes out of order
     /// is not echoed (RFC 7323 §4.3), so the echo tells nothing of what is SACKed.

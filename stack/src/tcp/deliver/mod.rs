@@ -42,10 +42,10 @@ pub mod sender;
 mod timers;
 mod undo;
 
-use records::RecordPool;
 pub use interface::{
     AckInput, Acked, Acknowledged, Allowance, CaState, Expired, Plan, Setup, Timer,
 };
+use records::RecordPool;
 pub use rtt::Rtt;
 pub use sender::Sender;
 

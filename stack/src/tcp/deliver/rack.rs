@@ -8,10 +8,10 @@
 //! ```
 
 use super::records::{NONE, RecordPool};
-use super::rtt::{Rtt, us_between};
+use super::rtt::{Rtt, later, us_between};
 use super::scoreboard::Scoreboard;
 use crate::tcp::seq::SeqNum;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 
 /// As many segments SACKed behind a hole make it a loss at once if the path was never seen to
 /// reorder (RFC 8985 §6.2 step 4; the three duplicate ACKs of RFC 5681 §3.2).
@@ -75,6 +75,13 @@ impl Rack {
         if sent > self.sent || sent == self.sent && end.after(self.end) {
             (self.sent, self.end, self.rtt_us) = (sent, end, rtt_us);
         }
+    }
+
+    /// RFC 8985 §6.2 step 2 where nothing else is outstanding: what was sent at `sent` took
+    /// `rtt_us`.
+    #[inline]
+    pub(super) fn on_only_arrival(&mut self, sent: Instant, end: SeqNum, rtt_us: u32) {
+        (self.sent, self.end, self.rtt_us) = (sent, end, rtt_us);
     }
 
     /// What arrived was the original of something sent again, and not, as it seemed, that.
@@ -169,16 +176,16 @@ impl Rack {
         now: Instant,
     ) -> Detected {
         let mut found = Detected::default();
-        let wait = Duration::from_micros(u64::from(self.rtt_us) + u64::from(reo_wnd_us));
+        let wait_us = self.rtt_us.saturating_add(reo_wnd_us);
         let mut id = board.oldest();
         while id != NONE {
             let record = *pool.get(id);
             if record.sent > self.sent {
                 break;
             }
-            let later = board.later(pool, id);
+            let next = board.later(pool, id);
             if record.sent < self.sent || record.end.before(self.end) {
-                let deadline = record.sent + wait;
+                let deadline = later(record.sent, wait_us);
                 if deadline <= now {
                     board.mark_lost(pool, id);
                     found.bytes += record.len();
@@ -186,7 +193,7 @@ impl Rack {
                     found.deadline = Some(found.deadline.map_or(deadline, |at| at.max(deadline)));
                 }
             }
-            id = later;
+            id = next;
         }
         found
     }
@@ -207,9 +214,9 @@ impl Rack {
         }
         let mut id = board.oldest();
         while id != NONE && us_between(pool.get(id).sent, now) >= wait_us {
-            let later = board.later(pool, id);
+            let next = board.later(pool, id);
             board.mark_lost(pool, id);
-            id = later;
+            id = next;
         }
     }
 }

@@ -17,6 +17,7 @@ use super::SendPools;
 use super::arrivals::{Arrivals, Sacked};
 use super::interface::{AckInput, Acked, Acknowledged, CaState};
 use super::records::NONE;
+use super::rtt::earlier;
 use super::sender::{Flags, Sender};
 use super::undo::Proof;
 use crate::tcp::congestion::{CongestionControl, Signal};
@@ -74,7 +75,17 @@ impl<C: CongestionControl> Sender<C> {
             }
         }
         if advanced && self.board.bare() {
-            arrivals.retransmitted_acked = true;
+            // Without a record the timer tells when it was sent, if it was sent once: else
+            // nothing would ever end the back-off.
+            let once = self.timeouts == 0
+                && self.state == CaState::Open
+                && ack == self.nxt
+                && outstanding <= u32::from(self.mss) + 1;
+            if once {
+                arrivals.on_bare(earlier(self.rto_at, self.rtt.rto_us()));
+            } else {
+                arrivals.retransmitted_acked = true;
+            }
             self.board.acknowledge_bare(self.nxt.offset_from(ack));
         } else if advanced {
             self.board

@@ -3,6 +3,7 @@
 use super::SendPools;
 use super::interface::{Allowance, CaState, Plan, Purpose, Timer};
 use super::records::NONE;
+use super::rtt::later;
 use super::sender::{Flags, Sender};
 use super::undo::Frto;
 use crate::tcp::congestion::CongestionControl;
@@ -118,7 +119,7 @@ impl<C: CongestionControl> Sender<C> {
                 .set(Flags::TAIL_PROBE_REPEATED, plan.retransmission);
             self.probe_end = self.nxt;
             // RFC 8985 §7.3: then the retransmission timer, from now on.
-            self.rto_at = now + self.rtt.rto();
+            self.rto_at = later(now, self.rtt.rto_us());
         }
         if self.timer != Timer::Reordering {
             self.arm(now);
@@ -145,7 +146,7 @@ impl<C: CongestionControl> Sender<C> {
             self.undo.on_retransmit(end.offset_from(seq), stamp);
         }
         if seq == self.una {
-            self.rto_at = now + self.rtt.rto();
+            self.rto_at = later(now, self.rtt.rto_us());
         }
     }
 
@@ -172,7 +173,7 @@ impl<C: CongestionControl> Sender<C> {
         }
         if any {
             self.flags.insert(Flags::SEND_FIRST);
-            self.rto_at = now + self.rtt.rto();
+            self.rto_at = later(now, self.rtt.rto_us());
             self.arm(now);
         }
     }

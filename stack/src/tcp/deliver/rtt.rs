@@ -56,7 +56,7 @@ pub struct Rtt {
     min_us: u32,
     /// When `min_us` was measured, in units of 2³⁰ ns.
     min_at: u16,
-    floor_ms: u16,
+    floor_us: u32,
     backoff: u8,
 }
 
@@ -76,7 +76,7 @@ impl Rtt {
             },
             min_us: u32::MAX,
             min_at: 0,
-            floor_ms: rto_min_ms.max(1),
+            floor_us: u32::from(rto_min_ms.max(1)) * 1000,
             backoff: 0,
         }
     }
@@ -97,7 +97,7 @@ impl Rtt {
         }
         // RFC 6298 §2.3, §2.4, §2.5. Four times RTTVAR is what is stored.
         let rto = (self.srtt_8 >> 3) + self.rttvar_4.max(GRANULARITY_US);
-        self.rto_us = rto.max(u32::from(self.floor_ms) * 1000).min(RTO_MAX_US);
+        self.rto_us = rto.max(self.floor_us).min(RTO_MAX_US);
         // RFC 6298 §5 with Karn's algorithm: a valid sample ends the back-off.
         self.backoff = 0;
     }
@@ -177,6 +177,18 @@ impl Rtt {
 )]
 fn epoch(now: Instant) -> u16 {
     (now.as_nanos() >> MIN_WINDOW_SHIFT) as u16
+}
+
+/// `us` microseconds after `at`.
+#[inline]
+pub(super) fn later(at: Instant, us: u32) -> Instant {
+    Instant::from_nanos(at.as_nanos().saturating_add(u64::from(us) * 1000))
+}
+
+/// `us` microseconds before `at`.
+#[inline]
+pub(super) fn earlier(at: Instant, us: u32) -> Instant {
+    Instant::from_nanos(at.as_nanos().saturating_sub(u64::from(us) * 1000))
 }
 
 /// Microseconds from `earlier` to `now`; at most about 71 minutes.

@@ -123,12 +123,25 @@ impl Scoreboard {
             return;
         };
         if self.last == NONE {
-            self.first = id;
+            (self.first, self.last, self.time.first) = (id, id, id);
         } else {
-            pool.get_mut(self.last).next = id;
+            self.push_behind(pool, id);
         }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, pool: &mut RecordPool, id: u32) {
+        pool.get_mut(self.last).next = id;
         self.last = id;
         self.time.push_last(pool, id);
+    }
+
+    /// The only record, which is in flight, and arrived: it goes back.
+    #[inline]
+    pub(super) fn acknowledge_only(&mut self, pool: &mut RecordPool) {
+        pool.give(self.first);
+        (self.first, self.last, self.time.first) = (NONE, NONE, NONE);
+        self.in_flight = 0;
     }
 
     /// Everything before `ack` arrived.
@@ -151,7 +164,6 @@ impl Scoreboard {
             delivered.on_segment(&record, false);
             self.forget(pool, NONE, id);
         }
-        self.last = NONE;
     }
 
     /// Without records: everything before the new SND.UNA arrived, and `left` bytes are still

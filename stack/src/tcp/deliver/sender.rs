@@ -9,7 +9,7 @@ use super::interface::{
 use super::prr::Prr;
 use super::rack::Rack;
 use super::records::NONE;
-use super::rtt::{Rtt, us_between};
+use super::rtt::{Rtt, later, us_between};
 use super::scoreboard::Scoreboard;
 use super::undo::{Frto, Undo};
 use crate::tcp::buffer::{ByteQueue, Cursor};
@@ -161,7 +161,7 @@ impl<C: CongestionControl> Sender<C> {
             una: first,
             nxt: first,
             board: Scoreboard::EMPTY,
-            rto_at: now + rtt.rto(),
+            rto_at: later(now, rtt.rto_us()),
             deadline: now,
             rtt,
             rack: Rack::new(first),
@@ -455,7 +455,7 @@ impl<C: CongestionControl> Sender<C> {
         let end = plan.end();
         if self.nxt == self.una {
             // RFC 6298 §5.1.
-            self.rto_at = now + self.rtt.rto();
+            self.rto_at = later(now, self.rtt.rto_us());
         }
         self.board.push(&mut pools.records, self.nxt, end, now);
         self.nxt = end;
@@ -469,7 +469,8 @@ impl<C: CongestionControl> Sender<C> {
     #[inline]
     pub fn on_ack(&mut self, pools: &mut SendPools, input: &AckInput<'_>) -> Acked {
         let unacked = self.unacked();
-        let bytes = input.ack.offset_from(self.una);
+        let ack = input.ack;
+        let bytes = ack.offset_from(self.una);
         // In order: it is in SND.UNA < SEG.ACK =< SND.NXT, and everything outstanding is in flight.
         if bytes.wrapping_sub(1) < unacked
             && self.board.in_flight() == unacked
@@ -478,7 +479,13 @@ impl<C: CongestionControl> Sender<C> {
             && !input.ece
             && self.board.first() != NONE
         {
-            self.on_ack_in_order(pools, input, bytes, unacked);
+            let first = pools.records.get(self.board.first());
+            if first.end == ack && ack == self.nxt && !first.retransmitted {
+                let sent = first.sent;
+                self.on_ack_of_only(pools, bytes, sent, input.now);
+            } else {
+                self.on_ack_in_order(pools, input, bytes, unacked);
+            }
             return Acked {
                 kind: Acknowledged::New,
                 bytes,
@@ -489,7 +496,26 @@ impl<C: CongestionControl> Sender<C> {
         self.on_ack_long_way(pools, input)
     }
 
+    /// The usual case of a request and its response: one segment was outstanding, sent once at
+    /// `sent`, and it is acknowledged.
     #[inline]
+    fn on_ack_of_only(&mut self, pools: &mut SendPools, bytes: u32, sent: Instant, now: Instant) {
+        self.board.acknowledge_only(&mut pools.records);
+        self.una = self.nxt;
+        self.consume(pools, bytes);
+        self.timeouts = 0;
+        let us = us_between(sent, now);
+        self.rack.on_only_arrival(sent, self.nxt, us);
+        self.rtt.sample(us);
+        self.rtt.sample_min(us, now);
+        // All that was sent is acknowledged, so a round trip is complete.
+        self.tell_congestion(bytes, bytes, Some(us), true, now);
+        self.begin_round();
+        self.rto_at = later(now, self.rtt.rto_us());
+        self.timer = Timer::None;
+    }
+
+    /// Everything outstanding is in flight, and the first `bytes` of it are acknowledged.
     fn on_ack_in_order(
         &mut self,
         pools: &mut SendPools,
@@ -498,15 +524,12 @@ impl<C: CongestionControl> Sender<C> {
         in_flight: u32,
     ) {
         let AckInput { ack, now, .. } = *input;
-        let first = *pools.records.get(self.board.first());
         let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, input);
         self.board
             .acknowledge(&mut pools.records, ack, &mut arrivals);
         let (oldest, newest) = (arrivals.oldest(), arrivals.newest());
-        debug_assert!(first.end.after(ack) || newest.is_some() || first.retransmitted);
         self.una = ack;
-        let consumed = self.queue.consume(&mut pools.chunks, bytes);
-        self.cursor.on_consumed(consumed);
+        self.consume(pools, bytes);
         self.timeouts = 0;
         let round_ended = ack.at_or_after(self.round_end);
         let rtt_us = self.on_samples(oldest, newest, round_ended, now);
@@ -514,7 +537,7 @@ impl<C: CongestionControl> Sender<C> {
         if round_ended {
             self.begin_round();
         }
-        self.rto_at = now + self.rtt.rto();
+        self.rto_at = later(now, self.rtt.rto_us());
         if self.una == self.nxt {
             self.timer = Timer::None;
         } else {
@@ -583,12 +606,18 @@ impl<C: CongestionControl> Sender<C> {
     #[inline]
     pub(super) fn begin_round(&mut self) {
         self.round_end = self.nxt;
-        let limited = self.flags.has(Flags::CWND_LIMITED);
-        self.flags.set(Flags::WAS_CWND_LIMITED, limited);
-        self.flags.remove(Flags::CWND_LIMITED);
-        if self.state == CaState::Open && self.una.after(self.point) {
-            // It only ever means "before SND.UNA" from now on, and must not be left so far behind
-            // that it comes round.
+        if self
+            .flags
+            .has(Flags::CWND_LIMITED.and(Flags::WAS_CWND_LIMITED))
+        {
+            let limited = self.flags.has(Flags::CWND_LIMITED);
+            self.flags.set(Flags::WAS_CWND_LIMITED, limited);
+            self.flags.remove(Flags::CWND_LIMITED);
+        }
+        // Without SACK it is looked at outside of recovery, where it means "before SND.UNA", and
+        // must not be left so far behind that it comes round.
+        if !self.flags.has(Flags::SACK) && self.state == CaState::Open && self.una.after(self.point)
+        {
             self.point = self.una - 1;
         }
     }
@@ -604,6 +633,7 @@ impl<C: CongestionControl> Sender<C> {
     }
 
     /// `count` bytes of data were acknowledged.
+    #[inline]
     pub(super) fn consume(&mut self, pools: &mut SendPools, count: u32) -> u32 {
         let consumed = self.queue.consume(&mut pools.chunks, count);
         self.cursor.on_consumed(consumed);

@@ -373,6 +373,28 @@ fn losses_cost_few_timeouts() {
     assert!(rto * 50 < lost, "{rto} of {lost}");
 }
 
+/// Without records, segment by segment: that is slow, but a timer that backed off recovers.
+#[test]
+fn without_records_segments_go_one_by_one() {
+    let scenario = Scenario {
+        records: 0,
+        bytes: 20_000,
+        setup: Setup {
+            timestamps: false,
+            ..ten_segments().setup
+        },
+        ..ten_segments()
+    };
+    let (counts, world) = run(scenario.clone());
+    assert_eq!((counts.retransmitted, counts.rto), (0, 0));
+    assert_eq!(world.sender.rtt().min_us(), 10_000);
+    let mut world = World::new(scenario);
+    world.lose = (0..5).collect();
+    let counts = world.run();
+    assert_eq!((counts.retransmitted, counts.rto), (5, 5));
+    assert_eq!(world.sender.rtt().rto_us(), 200_000);
+}
+
 /// RFC 8201 §5.4: what was too long is sent again at once, in pieces, and the window stays.
 #[test]
 fn a_smaller_mtu_costs_no_window() {

@@ -3,10 +3,11 @@
 
 use super::SendPools;
 use super::interface::{CaState, Expired, Timer};
+use super::rtt::later;
 use super::sender::{Flags, Sender};
 use super::undo::Frto;
 use crate::tcp::congestion::{CongestionControl, Signal};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 
 /// How long a peer may keep an ACK back that covers one segment only: what PTO waits longer if one
 /// segment is in flight (RFC 8985 §7.2, `TLP.max_ack_delay`). Linux and Windows delay up to 200 ms;
@@ -18,7 +19,7 @@ const ACK_DELAY_MAX_US: u32 = 200_000;
 const PTO_MIN_US: u32 = 1000;
 
 /// The probe timeout before anything was measured (RFC 8985 §7.2).
-const PTO_INITIAL: Duration = Duration::from_secs(1);
+const PTO_INITIAL_US: u32 = 1_000_000;
 
 impl<C: CongestionControl> Sender<C> {
     /// Waits for the probe timeout if a tail loss probe makes sense, else for the retransmission
@@ -39,21 +40,21 @@ impl<C: CongestionControl> Sender<C> {
             && !self.board.bare()
         {
             self.timer = Timer::Tlp;
-            self.deadline = self.rto_at.min(now + self.probe_timeout());
+            self.deadline = self.rto_at.min(later(now, self.probe_timeout_us()));
         }
     }
 
     /// PTO (RFC 8985 §7.2).
     #[inline]
-    fn probe_timeout(&self) -> Duration {
+    fn probe_timeout_us(&self) -> u32 {
         if !self.rtt.is_measured() {
-            return PTO_INITIAL;
+            return PTO_INITIAL_US;
         }
         let mut us = 2 * self.rtt.srtt_us();
         if self.board.is_single() {
             us += ACK_DELAY_MAX_US;
         }
-        Duration::from_micros(u64::from(us.max(PTO_MIN_US)))
+        us.max(PTO_MIN_US)
     }
 
     /// After an ACK. `told`: it told of arrivals or losses.
@@ -66,7 +67,7 @@ impl<C: CongestionControl> Sender<C> {
     ) {
         if advanced {
             // RFC 6298 §5.3.
-            self.rto_at = now + self.rtt.rto();
+            self.rto_at = later(now, self.rtt.rto_us());
         }
         if self.una == self.nxt {
             // RFC 6298 §5.2.
@@ -102,7 +103,7 @@ impl<C: CongestionControl> Sender<C> {
             Timer::Tlp => {
                 self.flags.insert(Flags::TAIL_PROBE_DUE);
                 // Should the probe not get out, this remains.
-                self.rto_at = now + self.rtt.rto();
+                self.rto_at = later(now, self.rtt.rto_us());
                 self.arm(now);
                 Expired::Tlp
             }
@@ -184,7 +185,7 @@ impl<C: CongestionControl> Sender<C> {
                 .and(Flags::TAIL_PROBE_REPEATED)
                 .and(Flags::DUPLICATES),
         );
-        self.rto_at = now + self.rtt.rto();
+        self.rto_at = later(now, self.rtt.rto_us());
         self.arm(now);
     }
 }

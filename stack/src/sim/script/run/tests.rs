@@ -90,11 +90,11 @@ impl TcpHost for Fake {
         None
     }
 
-    fn state(&self, _: SocketAddr, _: SocketAddr) -> Option<&'static str> {
+    fn state(&mut self, _: SocketAddr, _: SocketAddr) -> Option<&'static str> {
         Some("ESTABLISHED")
     }
 
-    fn info(&self, _: SocketAddr, _: SocketAddr, name: &str) -> Option<u64> {
+    fn info(&mut self, _: SocketAddr, _: SocketAddr, name: &str) -> Option<u64> {
         (name == "cwnd").then_some(10)
     }
 
@@ -238,7 +238,7 @@ fn a_script_that_is_right_passes() {
     assert_eq!(seen[2..4], ["segment 8 10", "segment 18 20"]);
     let expected = vec!["write 100", "write 300", "set Ttl(5)"];
     assert_eq!(seen[4..7], expected);
-    assert_eq!(seen[7], "connect 0.0.0.0:0 224.0.0.1:40001");
+    assert_eq!(seen[7], "connect 192.0.2.1:0 224.0.0.1:40001");
     assert!(seen[8].contains("wrong TCP checksum"));
 }
 

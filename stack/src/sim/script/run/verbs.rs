@@ -50,7 +50,12 @@ impl<H: TcpHost> Runner<'_, H> {
                 self.host.unlisten(listener);
                 Ok(())
             }
-            Action::Connect { to, from, outcome } => self.connect(label, *to, *from, outcome),
+            Action::Connect {
+                to,
+                from,
+                unbound,
+                outcome,
+            } => self.connect(label, *to, (*from, *unbound), outcome),
             Action::Accept { is_expected } => self.accept(label, *is_expected),
             Action::Write {
                 bytes,
@@ -127,7 +132,7 @@ impl<H: TcpHost> Runner<'_, H> {
         &mut self,
         label: &str,
         to: Option<IpAddr>,
-        from: u16,
+        (from, unbound): (u16, bool),
         outcome: &Outcome,
     ) -> Result<(), String> {
         let options = &self.script.options;
@@ -142,7 +147,7 @@ impl<H: TcpHost> Runner<'_, H> {
         }
         connection.local = SocketAddr::new(address, from);
         let remote = connection.peer;
-        let local = SocketAddr::new(unspecified, from);
+        let local = SocketAddr::new(if unbound { unspecified } else { address }, from);
         let result = self.host.connect(local, remote, options);
         if let Ok(socket) = result {
             self.connection(label).socket = Some(socket);
