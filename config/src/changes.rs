@@ -24,6 +24,7 @@ impl Config {
             checksums,
             ip,
             reassembly,
+            tcp,
             limits,
             steering,
             latency,
@@ -46,11 +47,16 @@ impl Config {
             ("checksums", *checksums != new.checksums),
             ("ip", *ip != new.ip),
             ("reassembly", *reassembly != new.reassembly),
+            ("tcp", *tcp != new.tcp),
             ("limits", *limits != new.limits),
             ("control", *control != new.control),
             (
                 "latency.enabled or latency.significant_digits",
                 histograms != new_histograms,
+            ),
+            (
+                "congestion (the first service with \"new_reno\")",
+                new.uses_new_reno() && !self.uses_new_reno(),
             ),
             (
                 "own_addresses",
@@ -84,6 +90,9 @@ fn own_addresses(services: &[Service]) -> impl Iterator<Item = &crate::Cidr> {
             v6only: _,
             own_addresses,
             workers: _,
+            congestion: _,
+            nodelay: _,
+            backlog: _,
         } = service;
         own_addresses
     })

@@ -23,6 +23,7 @@ mod read;
 mod relations;
 mod schema;
 mod suggest;
+mod tcp;
 mod value;
 
 pub use changes::Changes;
@@ -33,4 +34,5 @@ pub use schema::{
     Latency, Limits, Mode, Protocol, Queues, Reassembly, Rings, Service, ServiceWorkers, Steering,
     Workers,
 };
+pub use tcp::{Congestion, Ecn, SynCookies, Tcp};
 pub use value::{Cidr, Deny, DenyProtocol};

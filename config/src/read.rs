@@ -9,6 +9,7 @@ use crate::schema::{
     Latency, Limits, Mode, Protocol, Queues, Reassembly, Rings, Service, ServiceWorkers, Steering,
     Workers,
 };
+use crate::tcp::{Congestion, tcp};
 use crate::value::{Cidr, listen_address, own_address};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -96,7 +97,7 @@ fn read_bounded(path: &Path) -> Result<String, String> {
 }
 
 /// The names of the sections, in the order of the file.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "interface",
     "rings",
     "busy_poll",
@@ -104,6 +105,7 @@ const SECTIONS: [&str; 12] = [
     "checksums",
     "ip",
     "reassembly",
+    "tcp",
     "limits",
     "steering",
     "latency",
@@ -124,6 +126,7 @@ fn sections<'t>(document: &mut Document<'t>, tree: &DeTable<'t>) -> Config {
         checksums: checksums(document.section(tree, "checksums")),
         ip: ip(document.section(tree, "ip")),
         reassembly: reassembly(document.section(tree, "reassembly")),
+        tcp: tcp(document.section(tree, "tcp")),
         limits: limits(document.section(tree, "limits")),
         steering: steering(document.section(tree, "steering")),
         latency: latency(document.section(tree, "latency")),
@@ -285,6 +288,13 @@ fn reassembly(mut section: Section<'_, '_, '_>) -> Reassembly {
 }
 
 fn limits(mut section: Section<'_, '_, '_>) -> Limits {
+    /// Records of connections: four million of 512 bytes are 2 GiB of each IP version.
+    const RECORDS: RangeInclusive<u32> = 1..=1 << 22;
+    /// Bytes of all connections.
+    const MEMORY: RangeInclusive<u64> = 1 << 16..=1 << 36;
+    /// Bytes of one connection: two full segments at least, and no more than a window can say
+    /// (RFC 7323 §2.3).
+    const BUFFER: RangeInclusive<u32> = 4096..=1 << 30;
     let default = Limits::default();
     let limits = Limits {
         neighbors: section.number("neighbors", 16..=65_536, default.neighbors),
@@ -292,6 +302,37 @@ fn limits(mut section: Section<'_, '_, '_>) -> Limits {
         udp_sockets: section.number("udp_sockets", 1..=65_534, default.udp_sockets),
         udp_queue: section.number("udp_queue", 1..=65_536, default.udp_queue),
         egress_queue: section.number("egress_queue", 64..=65_536, default.egress_queue),
+        tcp_listeners: section.number("tcp_listeners", 1..=65_534, default.tcp_listeners),
+        tcp_connections: section.number("tcp_connections", RECORDS, default.tcp_connections),
+        tcp_half_open: section.number("tcp_half_open", 1..=1 << 20, default.tcp_half_open),
+        tcp_time_wait: section.number("tcp_time_wait", RECORDS, default.tcp_time_wait),
+        tcp_send_memory: section.number("tcp_send_memory", MEMORY, default.tcp_send_memory),
+        tcp_receive_memory: section.number(
+            "tcp_receive_memory",
+            MEMORY,
+            default.tcp_receive_memory,
+        ),
+        tcp_transmissions: section.number(
+            "tcp_transmissions",
+            64..=1 << 24,
+            default.tcp_transmissions,
+        ),
+        tcp_out_of_order: section.number(
+            "tcp_out_of_order",
+            16..=1 << 20,
+            default.tcp_out_of_order,
+        ),
+        tcp_send_buffer: section.number("tcp_send_buffer", BUFFER, default.tcp_send_buffer),
+        tcp_receive_buffer: section.number(
+            "tcp_receive_buffer",
+            BUFFER,
+            default.tcp_receive_buffer,
+        ),
+        tcp_receive_buffer_max: section.number(
+            "tcp_receive_buffer_max",
+            BUFFER,
+            default.tcp_receive_buffer_max,
+        ),
     };
     section.finish();
     limits
@@ -425,6 +466,9 @@ fn service(mut section: Section<'_, '_, '_>) -> Service {
     let workers = section.word_or_list("workers", "all", WORKERS, |value: &DeValue<'_>| {
         number(value, &(0..=INDEX_MAX)).map(|index| index as usize)
     });
+    let congestion = section.word("congestion", Congestion::ALL);
+    let nodelay = section.boolean("nodelay", Service::NODELAY);
+    let backlog = section.number("backlog", 1..=65_535, Service::BACKLOG);
     section.finish();
     Service {
         name: name.unwrap_or_default(),
@@ -436,6 +480,9 @@ fn service(mut section: Section<'_, '_, '_>) -> Service {
         workers: workers
             .flatten()
             .map_or(ServiceWorkers::All, ServiceWorkers::List),
+        congestion: congestion.unwrap_or(Congestion::Cubic),
+        nodelay,
+        backlog,
     }
 }
 

@@ -2,7 +2,9 @@
 //! one mistake is one error.
 
 use crate::error::{Findings, Source};
-use crate::schema::{Config, Cores, Queues, Rings, Service, ServiceWorkers, Steering, Workers};
+use crate::schema::{
+    Application, Config, Cores, Protocol, Queues, Rings, Service, ServiceWorkers, Steering, Workers,
+};
 use crate::value::Deny;
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +17,9 @@ pub(crate) fn check(config: &Config, findings: &mut Findings) {
     lists(config, findings);
     workers_have_queues(config, findings);
     queues_hold_a_batch(config, findings);
+    tcp_memory(config, findings);
     service_names(config, findings);
+    service_protocols(config, findings);
     service_workers(config, findings);
     listeners(config, findings);
     own_addresses(config, findings);
@@ -188,11 +192,73 @@ fn queues_hold_a_batch(config: &Config, findings: &mut Findings) {
         );
         findings.add(source, key, limits.egress_queue, message);
     }
-    let listeners: usize = services.iter().map(|service| service.listen.len()).sum();
-    let key = "limits.udp_sockets";
-    if findings.sound(&[key]) && limits.udp_sockets < listeners {
-        let message = format!("must be at least {listeners}, the number of listeners below");
-        findings.add(source, key, limits.udp_sockets, message);
+    let sockets = [
+        (Protocol::Udp, "limits.udp_sockets", limits.udp_sockets),
+        (Protocol::Tcp, "limits.tcp_listeners", limits.tcp_listeners),
+    ];
+    for (protocol, key, limit) in sockets {
+        let of = |service: &&Service| service.protocol == protocol;
+        let services = services.iter().filter(of);
+        let listeners: usize = services.map(|service| service.listen.len()).sum();
+        if findings.sound(&[key]) && limit < listeners {
+            let message = format!("must be at least {listeners}, the number of listeners below");
+            findings.add(source, key, limit, message);
+        }
+    }
+}
+
+/// What one connection may hold there must be for all of them together.
+fn tcp_memory(config: &Config, findings: &mut Findings) {
+    let Config { limits, source, .. } = config;
+    let relations: [(_, u64, _, u64, _); 3] = [
+        (
+            "limits.tcp_send_buffer",
+            limits.tcp_send_buffer.into(),
+            "limits.tcp_send_memory",
+            limits.tcp_send_memory,
+            "one connection cannot hold more than all have",
+        ),
+        (
+            "limits.tcp_receive_buffer_max",
+            limits.tcp_receive_buffer_max.into(),
+            "limits.tcp_receive_memory",
+            limits.tcp_receive_memory,
+            "one connection cannot hold more than all have",
+        ),
+        (
+            "limits.tcp_receive_buffer",
+            limits.tcp_receive_buffer.into(),
+            "limits.tcp_receive_buffer_max",
+            limits.tcp_receive_buffer_max.into(),
+            "it grows from the one to the other",
+        ),
+    ];
+    for (key, value, bound_key, bound, why) in relations {
+        if findings.sound(&[key, bound_key]) && value > bound {
+            let place = source.place(bound_key);
+            let message = format!("must be at most {bound_key} = {bound} ({place}): {why}");
+            findings.add(source, key, value, message);
+        }
+    }
+}
+
+/// An application that its protocol cannot carry.
+fn service_protocols(config: &Config, findings: &mut Findings) {
+    let Config {
+        services, source, ..
+    } = config;
+    for (index, service) in services.iter().enumerate() {
+        let key = format!("service[{index}].application");
+        let protocol = format!("service[{index}].protocol");
+        let is_wrong =
+            service.application == Application::Source && service.protocol == Protocol::Udp;
+        if findings.sound(&[&key, &protocol]) && is_wrong {
+            let place = source.place(&protocol);
+            let message = format!(
+                "needs protocol = \"tcp\" ({place}): over UDP nobody would tell it to stop"
+            );
+            findings.add(source, &key, service.application, message);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! `default.toml` tells the same to the people who write the file; a test holds the two together.
 
 use crate::error::Source;
+use crate::tcp::{Congestion, Tcp};
 use crate::value::{Cidr, Deny, DenyProtocol};
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -30,6 +31,8 @@ pub struct Config {
     pub ip: Ip,
     /// `[reassembly]`: fragments of our flows.
     pub reassembly: Reassembly,
+    /// `[tcp]`: what TCP does.
+    pub tcp: Tcp,
     /// `[limits]`: how much of everything there may be.
     pub limits: Limits,
     /// `[steering]`: what stays the kernel's whatever services ask for.
@@ -57,6 +60,7 @@ impl PartialEq for Config {
             checksums,
             ip,
             reassembly,
+            tcp,
             limits,
             steering,
             latency,
@@ -71,6 +75,7 @@ impl PartialEq for Config {
             && *checksums == other.checksums
             && *ip == other.ip
             && *reassembly == other.reassembly
+            && *tcp == other.tcp
             && *limits == other.limits
             && *steering == other.steering
             && *latency == other.latency
@@ -93,6 +98,7 @@ impl Config {
             checksums: Checksums::default(),
             ip: Ip::default(),
             reassembly: Reassembly::default(),
+            tcp: Tcp::default(),
             limits: Limits::default(),
             steering: Steering::default(),
             latency: Latency::default(),
@@ -100,6 +106,14 @@ impl Config {
             services: Vec::new(),
             source: Source::default(),
         }
+    }
+
+    /// Whether any TCP service has NewReno: only then is there memory for such connections.
+    #[must_use]
+    pub fn uses_new_reno(&self) -> bool {
+        self.services.iter().any(|service| {
+            service.protocol == Protocol::Tcp && service.congestion == Congestion::NewReno
+        })
     }
 
     /// The effective configuration, defaults included, as TOML that parses back to an equal value.
@@ -119,7 +133,7 @@ impl fmt::Display for Config {
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
         pub enum $name {
             $($(#[$variant_meta])* #[serde(rename = $word)] $variant,)+
         }
@@ -137,13 +151,15 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+
+pub(crate) use words;
 
 /// `[interface]`: the NIC and its queues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -488,6 +504,30 @@ pub struct Limits {
     pub udp_queue: usize,
     /// Packets that wait for room in the TX ring, 64 to 65536. Default: 1024.
     pub egress_queue: usize,
+    /// TCP listeners, 1 to 65534. Default: 64.
+    pub tcp_listeners: usize,
+    /// TCP connections of each IP version, 1 to 4194304. Default: 16384.
+    pub tcp_connections: u32,
+    /// TCP connections of each IP version whose handshake is not complete, 1 to 1048576. Default: 4096.
+    pub tcp_half_open: u32,
+    /// TCP connections of each IP version in TIME-WAIT, 1 to 4194304. Default: 16384.
+    pub tcp_time_wait: u32,
+    /// Bytes that wait to be sent or acknowledged, of all connections, 65536 to 68719476736.
+    /// Default: 33554432 (32 MiB).
+    pub tcp_send_memory: u64,
+    /// Bytes that wait to be read, of all connections, 65536 to 68719476736. Default: 33554432 (32 MiB).
+    pub tcp_receive_memory: u64,
+    /// Segments under way, of all connections, 64 to 16777216. Default: 65536.
+    pub tcp_transmissions: u32,
+    /// Pieces of data out of order, of all connections, 16 to 1048576. Default: 4096.
+    pub tcp_out_of_order: u32,
+    /// Bytes that wait to be sent or acknowledged, of one connection, 4096 to 1073741824.
+    /// Default: 1048576 (1 MiB).
+    pub tcp_send_buffer: u32,
+    /// Bytes a connection offers to receive at first, 4096 to 1073741824. Default: 65536 (64 KiB).
+    pub tcp_receive_buffer: u32,
+    /// Bytes a connection offers to receive at most, 4096 to 1073741824. Default: 4194304 (4 MiB).
+    pub tcp_receive_buffer_max: u32,
 }
 
 impl Default for Limits {
@@ -500,6 +540,19 @@ impl Default for Limits {
             // A few batches: what a handler cannot take within that it will not catch up with.
             udp_queue: 512,
             egress_queue: 1024,
+            tcp_listeners: 64,
+            tcp_connections: 16_384,
+            tcp_half_open: 4096,
+            tcp_time_wait: 16_384,
+            tcp_send_memory: 32 << 20,
+            tcp_receive_memory: 32 << 20,
+            // What the send memory takes in full segments of 512 bytes.
+            tcp_transmissions: 65_536,
+            tcp_out_of_order: 4096,
+            // 8 ms of 1 Gb/s: the longest path at that rate that one connection fills.
+            tcp_send_buffer: 1 << 20,
+            tcp_receive_buffer: 64 << 10,
+            tcp_receive_buffer_max: 4 << 20,
         }
     }
 }
@@ -597,15 +650,32 @@ pub struct Service {
     pub own_addresses: Vec<Cidr>,
     /// The workers that run the application. Default: all.
     pub workers: ServiceWorkers,
+    /// TCP only: congestion control. Default: cubic.
+    pub congestion: Congestion,
+    /// TCP only: whether small segments are sent at once (TCP_NODELAY, RFC 9293 §3.7.4).
+    /// Default: true.
+    pub nodelay: bool,
+    /// TCP only: connections, of each worker, that are half-open or wait to be accepted, 1 to 65535.
+    /// Default: 1024.
+    pub backlog: u32,
+}
+
+impl Service {
+    /// Default for `nodelay`: the applications answer in whole writes, which waiting cannot improve.
+    pub(crate) const NODELAY: bool = true;
+    /// Default for `backlog`: a burst of a thousand connections between two turns of a worker.
+    pub(crate) const BACKLOG: u32 = 1024;
 }
 
 words! {
     /// What answers.
     Application {
-        /// Sends every datagram back to its sender (RFC 862).
+        /// Sends everything back to its sender (RFC 862).
         Echo = "echo",
-        /// Throws every datagram away (RFC 863).
+        /// Throws everything away (RFC 863).
         Discard = "discard",
+        /// Sends characters without end, as fast as the peer takes them (RFC 864). TCP only.
+        Source = "source",
     }
 }
 
@@ -614,6 +684,8 @@ words! {
     Protocol {
         /// UDP (RFC 768).
         Udp = "udp",
+        /// TCP (RFC 9293).
+        Tcp = "tcp",
     }
 }
 

@@ -53,7 +53,7 @@ tx = 64
 [[service]]
 aplication = "echo"
 name = "a"
-protocol = "tcp"
+protocol = "sctp"
 listen = ["[::]:7"]
 "#;
     assert_eq!(
@@ -67,9 +67,9 @@ listen = ["[::]:7"]
             "t:10: workers.cores[1] = 1: must appear once; it is workers.cores[0] already (line 10)",
             "t:11: workers.rx = 7: unknown key; did you mean \"rings.rx\"?",
             "t:12: ring: unknown section; did you mean [rings]?",
-            "t:14: service[0].application: missing: \"echo\" or \"discard\"",
+            "t:14: service[0].application: missing: \"echo\" or \"discard\" or \"source\"",
             "t:15: service[0].aplication = \"echo\": unknown key; did you mean \"application\"?",
-            "t:17: service[0].protocol = \"tcp\": must be \"udp\", the only one so far",
+            "t:17: service[0].protocol = \"sctp\": must be one of \"udp\", \"tcp\"",
         ]
     );
 }
@@ -419,8 +419,8 @@ fn services_need_their_keys() {
         errors(&with("[[service]]")),
         [
             "t:3: service[0].name: missing: 1 to 63 letters, digits, \"-\", \"_\" and \".\"",
-            "t:3: service[0].application: missing: \"echo\" or \"discard\"",
-            "t:3: service[0].protocol: missing: \"udp\"",
+            "t:3: service[0].application: missing: \"echo\" or \"discard\" or \"source\"",
+            "t:3: service[0].protocol: missing: \"udp\" or \"tcp\"",
             "t:3: service[0].listen: missing: a list of addresses and ports such as [\"[::]:7\"]",
         ]
     );
@@ -806,4 +806,63 @@ fn auto_cores_leave_the_lowest() {
     assert_eq!(cores("", &[3], 2), [3]);
     assert_eq!(cores("queues = [5]", &[0, 1, 2, 3], 8), [1]);
     assert_eq!(cores("[workers]\ncores = [3, 0]", &[0, 1, 2, 3], 2), [3, 0]);
+}
+
+#[test]
+fn tcp_services() {
+    let tcp = |keys: &str| with_service("[\"[::]:7\"]", keys).replace("\"udp\"", "\"tcp\"");
+    right(&tcp(
+        "congestion = \"new_reno\"\nnodelay = false\nbacklog = 1",
+    ));
+    one(
+        &tcp("congestion = \"reno\""),
+        "t:8: service[0].congestion = \"reno\": must be one of \"cubic\", \"new_reno\"; did you mean \
+         \"new_reno\"?",
+    );
+    one(
+        &tcp("backlog = 0"),
+        "t:8: service[0].backlog = 0: must be a whole number from 1 to 65535",
+    );
+    // One port, two protocols.
+    let udp = with_service("[\"[::]:7\"]", "");
+    let both = "[[service]]\nname = \"b\"\napplication = \"echo\"\nprotocol = \"tcp\"\n\
+                listen = [\"0.0.0.0:7\"]";
+    right(&format!("{udp}\n{both}"));
+    // A source has no end over UDP.
+    right(&tcp("").replace("\"echo\"", "\"source\""));
+    one(
+        &udp.replace("\"echo\"", "\"source\""),
+        "t:5: service[0].application = \"source\": needs protocol = \"tcp\" (line 6): over UDP nobody \
+         would tell it to stop",
+    );
+    one(
+        &with(
+            "[limits]\ntcp_listeners = 1\n[[service]]\nname = \"a\"\napplication = \"echo\"\n\
+               protocol = \"tcp\"\nlisten = [\"[::]:7\", \"[::]:8\"]",
+        ),
+        "t:4: limits.tcp_listeners = 1: must be at least 2, the number of listeners below",
+    );
+}
+
+#[test]
+fn tcp_memory_of_one_fits_that_of_all() {
+    one(
+        &with("[limits]\ntcp_send_memory = 65536"),
+        "t: limits.tcp_send_buffer = 1048576: must be at most limits.tcp_send_memory = 65536 (line 4): \
+         one connection cannot hold more than all have",
+    );
+    one(
+        &with("[limits]\ntcp_receive_buffer_max = 65535"),
+        "t: limits.tcp_receive_buffer = 65536: must be at most limits.tcp_receive_buffer_max = 65535 \
+         (line 4): it grows from the one to the other",
+    );
+    one(
+        &with("[tcp]\nkeepalive_idle_s = -1"),
+        "t:4: tcp.keepalive_idle_s = -1: must be 0 (off) or a number of seconds from 1 to 86400",
+    );
+    one(
+        &with("[tcp]\nsyn_cookies = \"when_full\""),
+        "t:4: tcp.syn_cookies = \"when_full\": must be one of \"never\", \"when-full\", \"always\"; did \
+         you mean \"when-full\"?",
+    );
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use dataplane::driver::{Driver, MemoryDriver, MemoryOptions, MemoryPeer};
-use dataplane::handler::Application;
+use dataplane::handler::{Application, tcp, udp};
 use dataplane::observe::latency::Stage;
 use dataplane::observe::snapshot::{Collector, exchange};
 use dataplane::worker::command::{Command, Commander, Request, ServiceBind, channel};
@@ -15,6 +15,12 @@ use dataplane::worker::{Options, Worker, WorkerCounters};
 use stack::counters::{DropReason, Event};
 use stack::link::NeighborUpdate;
 use stack::socket::bind::Bind;
+use stack::tcp::config::TcpConfig;
+use stack::tcp::listener::{CongestionKind, ListenOptions};
+use stack::tcp::options::OptionsOut;
+use stack::tcp::segment::{self, Flags, Header};
+use stack::tcp::seq::SeqNum;
+use stack::wire::protocol;
 use stack::{Config, Stack};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +40,11 @@ struct Node {
 
 /// `count` workers on wires of their own; `served_by` lists the workers of the one service.
 fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
+    nodes_asleep_for(Duration::from_millis(10), count, served_by)
+}
+
+/// The same, which sleep for so long when they have nothing to do.
+fn nodes_asleep_for(sleep: Duration, count: usize, served_by: &[usize]) -> Vec<Node> {
     let mut drivers: Vec<_> = (0..count)
         .map(|_| MemoryDriver::with_peer(MemoryOptions::default()).unwrap())
         .collect();
@@ -51,14 +62,18 @@ fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
             batch: 64,
             idle: Idle::Adaptive {
                 spin: Duration::ZERO,
-                sleep: Duration::from_millis(10),
+                sleep,
             },
             latency: true,
             udp_queue: 128,
+            tcp_connections: TcpConfig::default().connections,
+            tcp_connections_new_reno: TcpConfig::default().connections_new_reno,
             drain: DRAIN,
         };
         let stack = Stack::new(Config {
             announce: false,
+            worker: u16::try_from(index).unwrap(),
+            workers: u16::try_from(count).unwrap(),
             ..Config::default()
         });
         let handoffs = lanes.ends(index, &homes, &wakers);
@@ -77,7 +92,8 @@ fn nodes(count: usize, served_by: &[usize]) -> Vec<Node> {
                     v6only: false,
                 },
                 service: 0,
-                application: served_by.contains(&index).then_some(Application::Echo),
+                application: Application::Udp(udp::Application::Echo),
+                here: served_by.contains(&index),
             })
             .unwrap();
         commander.send(Command::Link(Box::new(link()))).unwrap();
@@ -334,4 +350,95 @@ fn unknown_neighbours_are_asked_of_the_control_plane() {
         Some(Request::Neighbor(address)) => assert_eq!(address, from.ip()),
         other => panic!("{other:?}"),
     }
+}
+
+/// A SYN in a frame from the peer.
+fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let header = Header {
+        source_port: from.port(),
+        destination_port: to.port(),
+        seq: SeqNum::new(1000),
+        ack: SeqNum::new(0),
+        flags: Flags::SYN,
+        window: 1000,
+        urgent: 0,
+    };
+    let mut segment = [0; 60];
+    let pseudo = |len| pseudo(from.ip(), to.ip(), protocol::TCP, len);
+    let len = segment::emit(&mut segment, 0, &header, &OptionsOut::NONE, 0, pseudo).unwrap();
+    ip_packet(from.ip(), to.ip(), protocol::TCP, &segment[..len])
+}
+
+fn serve_tcp(node: &mut Node) {
+    let options = ListenOptions {
+        backlog: 16,
+        congestion: CongestionKind::Cubic,
+        nodelay: true,
+    };
+    node.worker
+        .bind(&ServiceBind {
+            bind: Bind {
+                local: "[::]:7777".parse().unwrap(),
+                v6only: false,
+            },
+            service: 0,
+            application: Application::Tcp(tcp::Application::Echo, options),
+            here: true,
+        })
+        .unwrap();
+}
+
+/// Nobody answers the SYN,ACK: it is sent again after a second, by a worker that would have slept for an
+/// hour.
+#[test]
+fn a_worker_asleep_wakes_for_the_timers_of_connections() {
+    let mut node = nodes_asleep_for(Duration::from_secs(3600), 1, &[0]).remove(0);
+    serve_tcp(&mut node);
+    let (from, to) = endpoints()[0];
+    assert!(node.peer.inject(&syn(from, to)));
+    let running = std::thread::spawn(move || node.worker.run());
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let mut syn_acks = 0;
+    while syn_acks < 2 {
+        assert!(std::time::Instant::now() < deadline, "{syn_acks} came");
+        match node.peer.collect() {
+            Some(_) => syn_acks += 1,
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    node.commander.stop();
+    let (counters, _) = running.join().unwrap();
+    assert!(counters.events.get(Event::TcpSynRetransmitted) >= 1);
+    // It slept in between.
+    assert!(counters.turns.turns < 10_000, "{:?}", counters.turns);
+}
+
+/// What nobody knows goes once around: from the first worker to the others, and there it ends.
+#[test]
+fn segments_that_nobody_knows_go_around_once() {
+    let mut nodes = nodes(3, &[0]);
+    serve_tcp(&mut nodes[2]);
+    for (from, to) in endpoints() {
+        // The third one listens; the second and the first pass it on.
+        assert!(nodes[1].peer.inject(&syn(from, to)));
+        let nobody = SocketAddr::new(to.ip(), 7778);
+        assert!(nodes[1].peer.inject(&syn(from, nobody)));
+        for _ in 0..2 {
+            for index in [1, 2, 0] {
+                nodes[index].worker.turn();
+            }
+        }
+        assert!(nodes[2].peer.collect().is_some(), "a SYN,ACK");
+    }
+    for node in &mut nodes {
+        assert_eq!(node.peer.collect(), None);
+    }
+    let [first, second, third] = [0, 1, 2].map(|index| counters(&mut nodes[index]));
+    assert_eq!(second.events.get(Event::HandoffTx), 4);
+    assert_eq!(third.events.get(Event::HandoffRx), 4);
+    assert_eq!(third.events.get(Event::TcpSynRx), 2);
+    assert_eq!(third.events.get(Event::HandoffTx), 2);
+    assert_eq!(first.events.get(Event::HandoffRx), 2);
+    assert_eq!(first.events.get(Event::HandoffTx), 0);
+    assert_eq!(first.drops.get(DropReason::TcpNoSocket), 2);
 }

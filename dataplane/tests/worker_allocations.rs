@@ -9,7 +9,7 @@ mod support;
 
 use allocator::allocations;
 use dataplane::driver::{Driver, MemoryDriver, MemoryOptions};
-use dataplane::handler::Application;
+use dataplane::handler::{Application, udp};
 use dataplane::observe::latency::Stage;
 use dataplane::observe::snapshot::exchange;
 use dataplane::worker::command::{Command, ServiceBind, channel};
@@ -19,6 +19,7 @@ use dataplane::worker::{Options, Worker, WorkerCounters};
 use stack::counters::Event;
 use stack::link::NeighborUpdate;
 use stack::socket::bind::Bind;
+use stack::tcp::config::TcpConfig;
 use stack::{Config, Stack};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ fn a_worker_allocates_nothing_after_its_first_packets() {
         idle: Idle::Spin,
         latency: true,
         udp_queue: 128,
+        tcp_connections: TcpConfig::default().connections,
+        tcp_connections_new_reno: TcpConfig::default().connections_new_reno,
         drain: Duration::from_secs(1),
     };
     let stack = Stack::new(Config {
@@ -56,7 +59,8 @@ fn a_worker_allocates_nothing_after_its_first_packets() {
         .bind(&ServiceBind {
             bind,
             service: 0,
-            application: Some(Application::Echo),
+            application: Application::Udp(udp::Application::Echo),
+            here: true,
         })
         .unwrap();
     commander.send(Command::Link(Box::new(link()))).unwrap();

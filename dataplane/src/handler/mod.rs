@@ -2,73 +2,55 @@
 //!
 //! An application runs on the worker whose queue a packet came in on, between the stack's ingest
 //! and egress, and never waits.
+//!
+//! * [`udp`]: echo and discard of datagrams
+//! * [`tcp`]: echo, discard and source on connections
 
-use stack::Stack;
-use stack::counters::DropReason;
-use stack::frame::FramePool;
-use stack::time::Instant;
-use stack::udp::UdpSocketId;
+pub mod tcp;
+pub mod udp;
 
-/// What a service does with datagrams.
+use config::Protocol;
+use stack::tcp::listener::{CongestionKind, ListenOptions};
+
+/// What a service does, and over which protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Application {
-    /// Sends every datagram back to its sender (RFC 862).
-    Echo,
-    /// Throws every datagram away (RFC 863).
-    Discard,
+    /// With datagrams.
+    Udp(udp::Application),
+    /// With connections, which are to be like this.
+    Tcp(tcp::Application, ListenOptions),
 }
-
-impl From<config::Application> for Application {
-    fn from(application: config::Application) -> Self {
-        match application {
-            config::Application::Echo => Self::Echo,
-            config::Application::Discard => Self::Discard,
-        }
-    }
-}
-
-/// Ports of services that answer whatever they receive: echo, discard, daytime, quote of the day,
-/// chargen, time. An echo to one of them would come back for ever once a forged packet had started
-/// it (CERT CA-1996-01).
-const ANSWERING_PORTS: [u16; 6] = [7, 9, 13, 17, 19, 37];
 
 impl Application {
-    /// Serves everything that waits in `socket`. Returns how many answers it queued.
-    #[inline]
-    pub fn serve<P: FramePool>(
-        self,
-        stack: &mut Stack<P>,
-        pool: &mut P,
-        socket: UdpSocketId,
-        now: Instant,
-    ) -> u64 {
-        match self {
-            Self::Echo => echo(stack, pool, socket, now),
-            Self::Discard => {
-                stack.udp_serve(socket, |stack, datagram| stack.udp_release(pool, datagram));
-                0
-            }
+    /// What a service of the configuration does.
+    ///
+    /// # Panics
+    /// For a source of datagrams, which no checked configuration has.
+    #[must_use]
+    pub fn of(service: &config::Service) -> Self {
+        match service.protocol {
+            Protocol::Udp => Self::Udp(match service.application {
+                config::Application::Echo => udp::Application::Echo,
+                config::Application::Discard => udp::Application::Discard,
+                config::Application::Source => {
+                    unreachable!("invariant: the configuration was checked")
+                }
+            }),
+            Protocol::Tcp => Self::Tcp(
+                match service.application {
+                    config::Application::Echo => tcp::Application::Echo,
+                    config::Application::Discard => tcp::Application::Discard,
+                    config::Application::Source => tcp::Application::Source,
+                },
+                ListenOptions {
+                    backlog: service.backlog,
+                    congestion: match service.congestion {
+                        config::Congestion::Cubic => CongestionKind::Cubic,
+                        config::Congestion::NewReno => CongestionKind::NewReno,
+                    },
+                    nodelay: service.nodelay,
+                },
+            ),
         }
     }
-}
-
-#[inline]
-fn echo<P: FramePool>(
-    stack: &mut Stack<P>,
-    pool: &mut P,
-    socket: UdpSocketId,
-    now: Instant,
-) -> u64 {
-    let mut answers = 0;
-    stack.udp_serve(socket, |stack, datagram| {
-        let (remote, local) = datagram.ports();
-        if remote == local || (remote < 64 && ANSWERING_PORTS.contains(&remote)) {
-            return stack.udp_discard(pool, datagram, DropReason::UdpNoReply);
-        }
-        // A reply that cannot be sent has been counted; there is nobody to tell.
-        if stack.udp_reply(pool, datagram, now).is_ok() {
-            answers += 1;
-        }
-    });
-    answers
 }

@@ -13,7 +13,9 @@ use crate::worker::{Options, Worker, WorkerCounters};
 use config::{Config, Machine, ServiceWorkers};
 use stack::Stack;
 use stack::socket::bind::Bind;
-use stack::tcp::config::TcpConfig;
+use stack::tcp::buffer::CHUNK_BYTES;
+use stack::tcp::config::{Ecn, Keepalive, SynCookies, TcpConfig};
+use stack::tcp::flow::AckDelay;
 use stack::wire::ethernet::VlanIds;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -128,7 +130,8 @@ impl Opened {
         let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
         let depth = config.workers.handoff_queue as usize;
         let lanes = Lanes::new(workers, depth, Arc::new(served_by(config, workers)));
-        let secret = secret()?;
+        // What one use shows to others must not help against the other.
+        let secrets = (secret()?, secret()?);
         let mut handles = Vec::with_capacity(workers);
         for (index, (driver, core)) in drivers.into_iter().zip(cores).enumerate() {
             let (commander, commands) = channel(wakers[index].clone(), Arc::clone(notify));
@@ -138,7 +141,7 @@ impl Opened {
                     ServiceError::Config(format!("latency.significant_digits = {digits}: {error}"))
                 })?;
             let report = driver.report().clone();
-            let mut stack_config = stack_config(config, index, workers, secret);
+            let mut stack_config = stack_config(config, index, workers, secrets);
             if let Some(tag_type) = outer_tag_type {
                 stack_config.vlans = stack_config.vlans.with_outer_type(tag_type);
             }
@@ -206,11 +209,18 @@ fn options(config: &Config) -> Options {
         idle: Idle::from(&config.workers),
         latency: config.latency.enabled,
         udp_queue: config.limits.udp_queue,
+        tcp_connections: config.limits.tcp_connections,
+        tcp_connections_new_reno: connections_new_reno(config),
         drain: Duration::from_millis(config.workers.drain_ms.into()),
     }
 }
 
-fn stack_config(config: &Config, worker: usize, workers: usize, secret: [u64; 2]) -> stack::Config {
+fn stack_config(
+    config: &Config,
+    worker: usize,
+    workers: usize,
+    (secret, tcp_secret): ([u64; 2], [u64; 2]),
+) -> stack::Config {
     stack::Config {
         vlans: VlanIds::new(&config.interface.vlan)
             .expect("invariant: the configuration has at most two, each 1 to 4094"),
@@ -232,16 +242,75 @@ fn stack_config(config: &Config, worker: usize, workers: usize, secret: [u64; 2]
         workers: u16::try_from(workers).unwrap_or(u16::MAX),
         // One worker announces for all.
         announce: worker == 0,
-        tcp: TcpConfig {
-            // No other use of the secret shows values of it to anybody.
-            secret: secret.map(|half| half.rotate_left(32) ^ 0x7463_7020_7365_6372),
-            ..TcpConfig::default()
-        },
+        tcp: tcp_config(config, tcp_secret),
         secret,
     }
 }
 
-/// 128 secret bits, the same for all workers of this run, so that they agree on flow hashes.
+/// Services say who has NewReno; where none does, it takes no memory.
+fn connections_new_reno(config: &Config) -> u32 {
+    if config.uses_new_reno() {
+        config.limits.tcp_connections
+    } else {
+        0
+    }
+}
+
+fn tcp_config(config: &Config, secret: [u64; 2]) -> TcpConfig {
+    let Config { tcp, limits, .. } = config;
+    let seconds = |s: u32| Duration::from_secs(s.into());
+    let chunks = |bytes: u64| {
+        let chunks = bytes.div_ceil(CHUNK_BYTES as u64);
+        u32::try_from(chunks).unwrap_or(u32::MAX)
+    };
+    TcpConfig {
+        connections: limits.tcp_connections,
+        connections_new_reno: connections_new_reno(config),
+        half_open: limits.tcp_half_open,
+        time_wait: limits.tcp_time_wait,
+        send_chunks: chunks(limits.tcp_send_memory),
+        receive_chunks: chunks(limits.tcp_receive_memory),
+        transmissions: limits.tcp_transmissions,
+        out_of_order: limits.tcp_out_of_order,
+        listeners: u16::try_from(limits.tcp_listeners).unwrap_or(u16::MAX),
+        send_buffer: limits.tcp_send_buffer,
+        receive_buffer: limits.tcp_receive_buffer,
+        receive_buffer_max: limits.tcp_receive_buffer_max,
+        rto_min_ms: tcp.rto_min_ms,
+        ack_delay: AckDelay::new(Duration::from_millis(tcp.ack_delay_ms.into()))
+            .expect("invariant: the configuration has at most 450 ms"),
+        syn_retries: tcp.syn_retries,
+        syn_ack_retries: tcp.syn_ack_retries,
+        user_timeout: seconds(tcp.user_timeout_s),
+        keepalive: (tcp.keepalive_idle_s > 0).then(|| Keepalive {
+            idle: seconds(tcp.keepalive_idle_s),
+            interval: seconds(tcp.keepalive_interval_s),
+            probes: tcp.keepalive_probes,
+        }),
+        time_wait_period: seconds(tcp.time_wait_s),
+        fin_wait_2: seconds(tcp.fin_wait_2_s),
+        syn_cookies: match tcp.syn_cookies {
+            config::SynCookies::Never => SynCookies::Never,
+            config::SynCookies::WhenFull => SynCookies::WhenFull,
+            config::SynCookies::Always => SynCookies::Always,
+        },
+        challenge_acks_per_s: tcp.challenge_acks_per_s,
+        sack: tcp.sack,
+        timestamps: tcp.timestamps,
+        window_scaling: tcp.window_scaling,
+        ecn: match tcp.ecn {
+            config::Ecn::Off => Ecn::Off,
+            config::Ecn::Accept => Ecn::Accept,
+            config::Ecn::Offer => Ecn::Offer,
+        },
+        // No service opens connections.
+        ports: (0, 0),
+        secret,
+    }
+}
+
+/// 128 secret bits, the same for all workers of this run: they agree on flow hashes, and one takes the
+/// SYN cookies of another.
 fn secret() -> Result<[u64; 2], ServiceError> {
     let mut bytes = [0; 16];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -275,7 +344,8 @@ pub(super) fn binds(config: &Config, index: usize, workers: usize) -> Vec<Servic
                 v6only: service.v6only,
             },
             service: number,
-            application: here.then(|| Application::from(service.application)),
+            application: Application::of(service),
+            here,
         }));
     }
     binds

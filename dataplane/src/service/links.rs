@@ -76,6 +76,7 @@ pub(super) fn rules(config: &Config, link: &LinkState) -> RuleSet {
     let ports = config.services.iter().flat_map(|service| {
         let protocol = match service.protocol {
             config::Protocol::Udp => Protocol::Udp,
+            config::Protocol::Tcp => Protocol::Tcp,
         };
         let rule = move |(scope, port)| PortRule {
             protocol,

@@ -373,6 +373,14 @@ impl Service {
     /// wait for nobody outside the kernel (a map is written, a link is detached, sockets are closed).
     async fn shut_down(mut self, signals: &mut Signals) {
         tracing::info!("draining");
+        tokio::select! {
+            () = self.close_connections() => {}
+            () = aborted(signals) => {
+                tracing::warn!("told to end at once");
+                self.steering.detach();
+                return;
+            }
+        }
         if let Err(error) = self.steering.set_enabled(false) {
             tracing::error!("steering could not be switched off: {error}");
             self.steering.detach();
@@ -389,6 +397,22 @@ impl Service {
         if self.served {
             self.print(self.observed()).await;
         }
+    }
+
+    /// Closes the connections there are, while their segments still come to us. Takes no longer than
+    /// `workers.drain_ms`; those that are left are reset when the workers drain.
+    async fn close_connections(&mut self) {
+        for worker in &self.workers {
+            worker.commander.close();
+        }
+        let patience = Duration::from_millis(self.config.workers.drain_ms.into());
+        let deadline = tokio::time::Instant::now() + patience;
+        wait_until(deadline, || {
+            self.workers
+                .iter()
+                .all(|worker| worker.commander.has_closed() || worker.has_ended())
+        })
+        .await;
     }
 
     /// Ends the workers in two steps: all are idle before any ends, so that none is gone while

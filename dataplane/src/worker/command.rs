@@ -17,8 +17,10 @@ pub struct ServiceBind {
     pub bind: Bind,
     /// Which service of the configuration it belongs to, counted from 0.
     pub service: u16,
-    /// What answers here; `None` if other workers serve it.
-    pub application: Option<Application>,
+    /// What answers.
+    pub application: Application,
+    /// Whether it answers here; else other workers serve it.
+    pub here: bool,
 }
 
 /// What the control plane tells a worker.
@@ -60,21 +62,27 @@ struct Shared {
     requests: ArrayQueue<Request>,
     /// A [`Phase`].
     phase: AtomicU8,
+    closed: AtomicBool,
     drained: AtomicBool,
 }
 
-/// Where a worker is in its life. Workers end in two steps, so that none is gone while another still
-/// has packets for it:
+/// Where a worker is in its life. Workers end step by step, so that connections close while their
+/// segments still come, and none is gone while another still has packets for it:
 ///
 /// ```text
-///   Serve ── drain() ──► Drain: empties its rings, says so ── stop() ──► End
-///                           (every worker)                    (once all have said so)
+///   Serve ── close() ──► Close: a FIN for every connection, says when none is left
+///         ── drain() ──► Drain: a RST for those that are; empties its rings, says so
+///         ── stop()  ──► End
 /// ```
+///
+/// The next step is taken once every worker has said so, or its time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
     /// Packets come.
     Serve,
+    /// No more connections are taken, and those there are get closed; packets come as ever.
+    Close,
     /// No more packets come from the wire: what is there gets through.
     Drain,
     /// No more packets come from other workers either: end when there are none left.
@@ -85,7 +93,8 @@ impl Phase {
     const fn from_u8(byte: u8) -> Self {
         match byte {
             0 => Self::Serve,
-            1 => Self::Drain,
+            1 => Self::Close,
+            2 => Self::Drain,
             _ => Self::End,
         }
     }
@@ -98,6 +107,7 @@ pub fn channel(waker: Waker, notify: Arc<tokio::sync::Notify>) -> (Commander, Co
         commands: ArrayQueue::new(COMMANDS_MAX),
         requests: ArrayQueue::new(REQUESTS_MAX),
         phase: AtomicU8::new(Phase::Serve as u8),
+        closed: AtomicBool::new(false),
         drained: AtomicBool::new(false),
     });
     (
@@ -130,6 +140,17 @@ impl Commander {
     /// Wakes the worker, for what it looks at in every turn.
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Tells the worker to take no more connections, and to close those there are.
+    pub fn close(&self) {
+        self.enter(Phase::Close);
+    }
+
+    /// Whether the worker has had no connection left since [`close`](Self::close).
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
     }
 
     /// Tells the worker that nothing comes from the wire any more: to finish what it has.
@@ -182,6 +203,12 @@ impl Commands {
     #[must_use]
     pub fn phase(&self) -> Phase {
         Phase::from_u8(self.shared.phase.load(Ordering::Acquire))
+    }
+
+    /// Tells the control plane that no connection is left.
+    #[cold]
+    pub fn report_closed(&self) {
+        self.shared.closed.store(true, Ordering::Release);
     }
 
     /// Tells the control plane that nothing is left to do.

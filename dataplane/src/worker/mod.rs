@@ -12,7 +12,7 @@ pub mod handoff;
 pub mod idle;
 
 use crate::driver::{Batch, Driver, Filled, Frame, Link};
-use crate::handler::Application;
+use crate::handler::{Application, tcp, udp};
 use crate::observe::latency::{Stage, WorkerLatency};
 use crate::observe::snapshot::Publisher;
 use command::{Command, Commands, Phase, Request, ServiceBind};
@@ -20,6 +20,7 @@ use handoff::Handoffs;
 use idle::Idle;
 use stack::counters::{DropCounters, DropReason, Event, EventCounters};
 use stack::frame::{Frame as _, Stamps};
+use stack::socket::bind::Bind;
 use stack::time::Instant;
 use stack::udp::UdpSocketId;
 use stack::{Origin, Stack};
@@ -85,6 +86,10 @@ pub struct Options {
     pub latency: bool,
     /// Datagrams that wait in a socket, at most.
     pub udp_queue: usize,
+    /// TCP connections of each IP version, at most, as the stack was told.
+    pub tcp_connections: u32,
+    /// The same with NewReno.
+    pub tcp_connections_new_reno: u32,
     /// How long a worker that is to end goes on with what it has, at most. What has not left by then,
     /// on a link that is down for one, is dropped and counted.
     pub drain: Duration,
@@ -95,6 +100,7 @@ pub struct Worker<D: Driver> {
     driver: D,
     stack: Stack<D>,
     listeners: Vec<Listener>,
+    connections: tcp::Services,
     batch: Batch,
     handoffs: Handoffs,
     commands: Commands,
@@ -109,10 +115,12 @@ pub struct Worker<D: Driver> {
 /// A socket of ours, what it was bound for, and what answers in it.
 struct Listener {
     socket: UdpSocketId,
-    bind: ServiceBind,
-    application: Application,
+    bind: Bind,
+    application: udp::Application,
 }
 
+/// Longest sleep of a worker that closes its connections: the last of them may be gone with no event.
+const CLOSE_SLEEP_MAX: Duration = Duration::from_millis(1);
 /// Longest sleep of a worker that drains: only the NIC's acknowledgements are waited for, of which no
 /// socket tells.
 const DRAIN_SLEEP_MAX: Duration = Duration::from_millis(1);
@@ -143,6 +151,10 @@ impl<D: Driver> Worker<D> {
             // Everything that leaves in one turn came in one batch, or waited for room.
             journeys: Vec::with_capacity(JOURNEYS_MAX),
             listeners: Vec::new(),
+            connections: tcp::Services::new(
+                options.tcp_connections,
+                options.tcp_connections_new_reno,
+            ),
             counters: WorkerCounters::default(),
             driver,
             stack,
@@ -160,15 +172,20 @@ impl<D: Driver> Worker<D> {
     /// [`stack::socket::bind::BindError`].
     pub fn bind(&mut self, bind: &ServiceBind) -> Result<(), stack::socket::bind::BindError> {
         match bind.application {
-            Some(application) => {
+            Application::Udp(application) if bind.here => {
                 let socket = self.stack.udp_bind(bind.bind, self.options.udp_queue)?;
                 self.listeners.push(Listener {
                     socket,
-                    bind: *bind,
+                    bind: bind.bind,
                     application,
                 });
             }
-            None => self.stack.udp_bind_elsewhere(bind.bind, bind.service)?,
+            Application::Udp(_) => self.stack.udp_bind_elsewhere(bind.bind, bind.service)?,
+            Application::Tcp(..) => {
+                if let Some(spec) = tcp::ListenerSpec::of(bind) {
+                    self.connections.listen(&mut self.stack, spec)?;
+                }
+            }
         }
         Ok(())
     }
@@ -179,12 +196,20 @@ impl<D: Driver> Worker<D> {
     pub fn run(mut self) -> (WorkerCounters, WorkerLatency) {
         let mut idle_since = None;
         let mut end_by = None;
+        let mut entered = Phase::Serve;
         loop {
             // Asked before the turn: packets may have come while it looked elsewhere, and only a turn
             // that began when no more could come tells that there are none.
             let phase = self.commands.phase();
+            if phase > entered {
+                entered = phase;
+                self.enter(phase);
+            }
             let busy = self.turn();
-            if phase > Phase::Serve && self.is_over(phase, busy, &mut end_by) {
+            if phase == Phase::Close && self.stack.tcp_census()[0] == 0 {
+                self.commands.report_closed();
+            }
+            if phase > Phase::Close && self.is_over(phase, busy, &mut end_by) {
                 break;
             }
             if busy {
@@ -193,9 +218,11 @@ impl<D: Driver> Worker<D> {
             }
             let now = clock::now_ns();
             let since = *idle_since.get_or_insert(now);
-            if let Some(timeout) = self.options.idle.sleep(now.saturating_sub(since)) {
+            let timeout = self.options.idle.sleep(now.saturating_sub(since));
+            if let Some(timeout) = timeout.and_then(|timeout| self.until_timers(timeout, now)) {
                 self.sleep(match phase {
                     Phase::Serve => timeout,
+                    Phase::Close => timeout.min(CLOSE_SLEEP_MAX),
                     Phase::Drain | Phase::End => timeout.min(DRAIN_SLEEP_MAX),
                 });
             }
@@ -204,6 +231,32 @@ impl<D: Driver> Worker<D> {
         self.handoffs.close(&mut self.driver);
         self.update_counters();
         (self.counters, self.latency)
+    }
+
+    /// What begins with a phase.
+    #[cold]
+    fn enter(&mut self, phase: Phase) {
+        let now = Instant::from_nanos(clock::now_ns());
+        match phase {
+            Phase::Serve => {}
+            Phase::Close => self.connections.close(&mut self.stack, now),
+            Phase::Drain | Phase::End => self.connections.end(&mut self.stack, now),
+        }
+    }
+
+    /// How long to sleep so that no timer is late, `timeout` at most; none if one is due.
+    #[inline]
+    fn until_timers(&self, timeout: Duration, now_ns: u64) -> Option<Duration> {
+        let now = Instant::from_nanos(now_ns);
+        let timers = [
+            self.stack.tcp_next_deadline(),
+            self.connections.next_deadline(),
+        ];
+        let Some(next) = timers.into_iter().flatten().min() else {
+            return Some(timeout);
+        };
+        let left = next.saturating_since(now);
+        (!left.is_zero()).then_some(timeout.min(left))
     }
 
     /// Whether to end after a turn that began in `phase`. What is in the rings gets through, but
@@ -234,15 +287,15 @@ impl<D: Driver> Worker<D> {
         let begun = clock::now_ns();
         let now = Instant::from_nanos(begun);
         let carried = self.stack.egress_len(); // what found no room in the last turn
-        let delivered_before = self.stack.events().get(Event::UdpRx);
+        let delivered_before = self.deliveries();
         let received = self.driver.rx(&mut self.batch, begun); // frames leave the RX rings
         let taken = self.clock_if(received > 0, begun);
-        let handed = self.ingest(now, taken); // parse, demultiplex, UDP
+        let handed = self.ingest(now, taken); // parse, demultiplex, UDP and TCP
         self.stack.expire(&mut self.driver, now); // timers that are due
         let delivered = self.clock_if(received + handed > 0, taken);
         let answers = self.serve(now); // the applications
         let answered = self.clock_if(answers > 0, delivered);
-        let deliveries = self.stack.events().get(Event::UdpRx) - delivered_before;
+        let deliveries = self.deliveries() - delivered_before;
         self.record_input(
             deliveries,
             answers,
@@ -259,6 +312,13 @@ impl<D: Driver> Worker<D> {
         self.counters.turns.turns += 1;
         self.counters.turns.turns_with_packets += u64::from(received > 0);
         received + handed + sent + told > 0
+    }
+
+    /// Datagrams that reached a socket, and segments that reached a connection, so far.
+    #[inline]
+    fn deliveries(&self) -> u64 {
+        let events = self.stack.events();
+        events.get(Event::UdpRx) + events.get(Event::TcpSegmentRx)
     }
 
     /// Gives the stack what was received here and what other workers handed over. Returns how many
@@ -298,16 +358,18 @@ impl<D: Driver> Worker<D> {
             driver,
             stack,
             listeners,
+            connections,
             ..
         } = self;
-        listeners
+        let datagrams: u64 = listeners
             .iter()
             .map(|listener| {
                 listener
                     .application
                     .serve(stack, driver, listener.socket, now)
             })
-            .sum()
+            .sum();
+        datagrams + connections.serve(stack, now)
     }
 
     /// Hands what the stack has to send to the driver. The TX ring is where a packet's journey ends
@@ -421,22 +483,24 @@ impl<D: Driver> Worker<D> {
             Command::Neighbor(update) => self.stack.set_neighbor(&mut self.driver, update),
             Command::Services { binds, served_by } => {
                 self.handoffs.set_services(served_by);
-                self.rebind(&binds);
+                self.rebind(&binds, now);
             }
         }
     }
 
     /// Closes listeners that are not among `binds` and binds those that are new.
-    fn rebind(&mut self, binds: &[ServiceBind]) {
+    fn rebind(&mut self, binds: &[ServiceBind], now: Instant) {
         let Self {
             driver,
             stack,
             listeners,
+            connections,
             ..
         } = self;
         // A service's number changes when others come and go; that is no reason to close it.
         let same = |listener: &Listener, bind: &ServiceBind| {
-            listener.bind.bind == bind.bind && listener.bind.application == bind.application
+            let application = Application::Udp(listener.application);
+            bind.here && listener.bind == bind.bind && application == bind.application
         };
         listeners.retain(|listener| {
             let stays = binds.iter().any(|bind| same(listener, bind));
@@ -445,10 +509,14 @@ impl<D: Driver> Worker<D> {
             }
             stays
         });
+        let specs: Vec<_> = binds.iter().filter_map(tcp::ListenerSpec::of).collect();
+        for (spec, error) in connections.relisten(stack, &specs, now) {
+            tracing::error!("cannot listen on {}: {error}", spec.bind.local);
+        }
         self.stack.udp_unbind_elsewhere();
         for bind in binds {
             let known = self.listeners.iter().any(|listener| same(listener, bind));
-            if known {
+            if known || matches!(bind.application, Application::Tcp(..)) {
                 continue;
             }
             // The configuration was checked for conflicts; only limits.udp_sockets is left.

@@ -3,12 +3,13 @@
 //!
 //! | file | what it shows |
 //! |---|---|
-//! | `answers` | echo and discard to every kind of client and listener |
+//! | `answers` | echo and discard of datagrams to every kind of client and listener |
 //! | `beside_the_kernel` | what is not a service's stays the kernel's |
 //! | `own_addresses` | addresses the kernel does not have: ARP, NDP, ping, fragments |
 //! | `workers` | two workers on two queues, and packets on the wrong one |
 //! | `changes` | links, addresses and neighbours that change while it runs |
 //! | `life` | restarts, `kill -9`, SIGTERM |
+//! | `tcp` | echo, discard and source on connections |
 //! | `wire` | tcpdump finds no fault |
 //! | `operating` | signals, reload, `dataplane info`, `stats`, `latency`, `stop` |
 //! | `offloads` | incomplete checksums, modes |
@@ -31,6 +32,7 @@ mod offloads;
 mod operating;
 mod own_addresses;
 mod refusals;
+mod tcp;
 mod vlan;
 mod wire;
 mod workers;

@@ -3,10 +3,10 @@
 use crate::support::lab::{Lab, lab, serve, serve_as};
 use crate::support::service::Service;
 
-const TWO: &str = "\n[workers]\ncores = [0, 1]\n";
+pub(crate) const TWO: &str = "\n[workers]\ncores = [0, 1]\n";
 
 /// Whether there are two cores to run on, which these tests cannot do without.
-fn has_two_cores(test: &str) -> bool {
+pub(crate) fn has_two_cores(test: &str) -> bool {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let has = [0, 1]
         .iter()
