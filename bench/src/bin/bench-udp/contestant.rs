@@ -112,11 +112,6 @@ impl Contestant {
             Self::KernelBusyPoll => "server's core: the server itself polls, interrupts deferred",
         }
     }
-
-    /// Whether the interface's NAPI goes to threads on the server's core for it.
-    fn has_napi_threads(self) -> bool {
-        matches!(self, Self::Dataplane | Self::Reflector | Self::KernelNapi)
-    }
 }
 
 /// The names `--only` takes.
@@ -194,8 +189,10 @@ impl Lineup {
                 placement::receive_packet_steering(&veth.server, QUEUES, self.cores.server)?;
             }
             Contestant::KernelNapi => placement::gro(&veth.server)?,
-            Contestant::KernelBusyPoll => placement::busy_polled(&veth.server)?,
-            Contestant::Dataplane | Contestant::Reflector | Contestant::Kernel => {}
+            Contestant::Dataplane
+            | Contestant::Reflector
+            | Contestant::Kernel
+            | Contestant::KernelBusyPoll => {}
         }
         let mut command = veth.server.command(self.program(contestant.program()));
         self.arguments(contestant, ipv6, &mut command);
@@ -204,10 +201,14 @@ impl Lineup {
 
     /// Gives the server's core all of the server's work, where a contestant that runs can have it so.
     pub(crate) fn place(&self, contestant: Contestant, veth: &Veth) -> io::Result<()> {
-        if contestant.has_napi_threads() {
-            placement::napi_threads(&veth.server, self.cores.server)?;
+        match contestant {
+            Contestant::Dataplane | Contestant::Reflector | Contestant::KernelNapi => {
+                placement::napi_threads(&veth.server, self.cores.server)
+            }
+            // Only now: with deferred interrupts one request at a time takes twice as long.
+            Contestant::KernelBusyPoll => placement::busy_polled(&veth.server),
+            Contestant::Kernel | Contestant::KernelRps => Ok(()),
         }
-        Ok(())
     }
 
     fn arguments(&self, contestant: Contestant, ipv6: bool, command: &mut Command) {
