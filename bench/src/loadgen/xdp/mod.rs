@@ -2,7 +2,7 @@
 //! from them, over the dataplane's own driver and behind its own steering. It takes a fraction of the
 //! CPU time of kernel sockets, so that the server is the limit and not the client.
 //!
-//! * [`path`]: interface, addresses and next hop, as the kernel would choose them
+//! * `path`: interface, addresses and next hop, as the kernel would choose them
 //! * [`frame`]: requests as frames, and what a received frame is
 //! * [`engine`]: the loop, one thread with queues of its own
 //!
