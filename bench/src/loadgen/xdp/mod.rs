@@ -30,7 +30,7 @@ use dataplane::steering::{ExactRule, Protocol, RuleSet, Steering, SteeringError}
 
 use super::kernel::open_flows;
 use crate::queues::Queues;
-use engine::{Neighbor, STRAYS_MAX, XdpEngine};
+use engine::{Neighbor, STRAYS_MAX, Unfinished, XdpEngine};
 use frame::{Ends, Frames, headers_len};
 
 /// What the engine may be told.
@@ -234,10 +234,12 @@ fn engines(drivers: Vec<AfXdp>, frames: &Arc<Frames>, shares: &[usize]) -> Vec<X
     drivers
         .into_iter()
         .zip(receivers)
+        .zip(Unfinished::all(shares.len()))
         .enumerate()
-        .map(|(index, (driver, strays))| {
+        .map(|(index, ((driver, strays), unfinished))| {
             let flows = ways[index].flows.clone();
-            XdpEngine::new(driver, Arc::clone(frames), flows, others(index), strays)
+            let frames = Arc::clone(frames);
+            XdpEngine::new(driver, frames, flows, others(index), strays, unfinished)
         })
         .collect()
 }
