@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test that panics is a test that fails.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -140,6 +141,8 @@ fn load_over_xdp(veth: &Veth, address: IpAddr, arguments: &[&str]) -> std::proce
         .command(LOADGEN)
         .args(["udp-rr", &SocketAddr::new(address, 7).to_string()])
         .args(["--engine", "xdp", "--duration", "0.5", "--warmup", "0"])
+        // A machine that is busy elsewhere answers late, which is not what is tested.
+        .args(["--timeout", "5s"])
         .args(["--quiet", "--json", "-"])
         .args(arguments)
         .output()
@@ -179,13 +182,10 @@ fn the_xdp_engine_loads_a_kernel_server_over_both_versions_and_leaves_nothing() 
             assert!(output.status.success(), "{arguments:?}: {}", said(&output));
             let report: Report = serde_json::from_slice(&output.stdout).unwrap();
             assert!(report.replies > 100, "{arguments:?}: {report:?}");
-            let wrong = (
-                report.corrupted,
-                report.unexpected,
-                report.refused,
-                report.lost,
-            );
-            assert_eq!(wrong, (0, 0, 0, 0), "{arguments:?}: {report:?}");
+            let wrong = (report.corrupted, report.unexpected, report.refused);
+            assert_eq!(wrong, (0, 0, 0), "{arguments:?}: {report:?}");
+            // A machine that is busy elsewhere may overrun a queue on the way.
+            assert!(report.lost * 100 <= report.requests, "{report:?}");
             assert_eq!(report.engine, "xdp");
             assert!(
                 report
@@ -269,36 +269,32 @@ fn the_xdp_engine_ends_when_asked_to() {
     };
     let mut command = veth.server.command(KERNEL_UDP_ECHO);
     let _server = Process::start(command.args(["--listen", "[::]:7"]), READY_WAIT).unwrap();
-    let child = veth
+    let mut child = veth
         .client
         .command(LOADGEN)
         .args([
             "udp-flood",
             &SocketAddr::new(SERVER_V4.into(), 7).to_string(),
         ])
-        .args([
-            "--engine",
-            "xdp",
-            "--duration",
-            "60",
-            "--quiet",
-            "--json",
-            "-",
-        ])
+        .args(["--engine", "xdp", "--duration", "60", "--json", "-"])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = std::time::Instant::now() + READY_WAIT;
-    while !attached(&veth) {
-        assert!(std::time::Instant::now() < deadline, "never attached");
-        std::thread::sleep(Duration::from_millis(10));
+    // The first line of progress says that it is under way, and was attached.
+    let mut progress = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("replies/s") {
+        line.clear();
+        assert!(progress.read_line(&mut line).unwrap() > 0, "it ended");
     }
-    std::thread::sleep(Duration::from_millis(300));
+    assert!(attached(&veth));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut rest = String::new();
+    progress.read_to_string(&mut rest).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{rest}");
     let report: Report = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report.interrupted && report.replies > 0, "{report:?}");
     assert!(!attached(&veth));

@@ -179,7 +179,7 @@ impl AfXdp {
     /// # Errors
     ///
     /// Every way this can fail is a [`DriverError`] that says what to do. After one that
-    /// [`is_mode_refused`](DriverError::is_mode_refused), another mode may work.
+    /// is a [mode refusal](DriverError::mode_refusal), another mode may work.
     pub fn open(options: &AfXdpOptions) -> Result<Self, DriverError> {
         let interface = Interface::by_name(&options.interface)?;
         options.check(&interface)?;

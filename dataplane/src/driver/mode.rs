@@ -68,9 +68,9 @@ const GENERIC: Attempt = Attempt {
 };
 
 /// What to try for a mode that was asked for, best first. Go on to the next when attaching fails, or
-/// when opening the driver fails with an error that
-/// [`is_mode_refused`](super::DriverError::is_mode_refused). A mode asked for by name has one
-/// attempt: it is obtained, or it is an error.
+/// when opening the driver fails with an error that is a
+/// [mode refusal](super::DriverError::mode_refusal). A mode asked for by name has one attempt: it is
+/// obtained, or it is an error.
 #[must_use]
 pub const fn attempts(mode: Mode) -> &'static [Attempt] {
     match mode {

@@ -10,6 +10,8 @@ use bench::netns::{INTERFACE, Process, SERVER_V4, SERVER_V6, Veth};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
+use super::placement;
+
 /// Queues at each end of the veth pair.
 pub(crate) const QUEUES: u32 = 2;
 
@@ -38,17 +40,31 @@ pub(crate) enum Contestant {
     Dataplane,
     /// The same driver and steering with a swap of addresses for a stack.
     Reflector,
-    /// recvmmsg and sendmmsg on one core.
+    /// recvmmsg and sendmmsg on one core; the receive work of its interface stays with the sender.
     Kernel,
-    /// The same, polling.
+    /// The same, with that work steered to the server's core (RPS).
+    KernelRps,
+    /// The same, with that work in NAPI threads on the server's core, as for dataplane and reflector.
+    KernelNapi,
+    /// The same, polling, which does that work too.
     KernelBusyPoll,
 }
 
 impl Contestant {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 6] = [
         Self::Dataplane,
         Self::Reflector,
         Self::Kernel,
+        Self::KernelRps,
+        Self::KernelNapi,
+        Self::KernelBusyPoll,
+    ];
+
+    /// The kernel servers.
+    pub(crate) const KERNEL: [Self; 4] = [
+        Self::Kernel,
+        Self::KernelRps,
+        Self::KernelNapi,
         Self::KernelBusyPoll,
     ];
 
@@ -58,6 +74,8 @@ impl Contestant {
             Self::Dataplane => "dataplane",
             Self::Reflector => "reflector",
             Self::Kernel => "kernel",
+            Self::KernelRps => "kernel-rps",
+            Self::KernelNapi => "kernel-napi",
             Self::KernelBusyPoll => "kernel-busy-poll",
         }
     }
@@ -66,7 +84,9 @@ impl Contestant {
         match self {
             Self::Dataplane => "dataplane",
             Self::Reflector => "reflector",
-            Self::Kernel | Self::KernelBusyPoll => "kernel-udp-echo",
+            Self::Kernel | Self::KernelRps | Self::KernelNapi | Self::KernelBusyPoll => {
+                "kernel-udp-echo"
+            }
         }
     }
 
@@ -74,7 +94,22 @@ impl Contestant {
     pub(crate) fn polls(self) -> bool {
         match self {
             Self::Dataplane | Self::Reflector | Self::KernelBusyPoll => true,
-            Self::Kernel => false,
+            Self::Kernel | Self::KernelRps | Self::KernelNapi => false,
+        }
+    }
+
+    /// What does the receive work of the server's interface under [`Load::Saturation`], and where.
+    ///
+    /// [`Load::Saturation`]: super::measure::Load::Saturation
+    pub(crate) fn receive_work(self) -> &'static str {
+        match self {
+            Self::Dataplane | Self::Reflector => {
+                "server's core: NAPI threads run the XDP program and fill the RX rings"
+            }
+            Self::Kernel => "client's core, up to the socket's buffer: whoever sends does it",
+            Self::KernelRps => "server's core, by receive packet steering",
+            Self::KernelNapi => "server's core: NAPI threads, up to the socket's buffer",
+            Self::KernelBusyPoll => "server's core: the server itself polls, interrupts deferred",
         }
     }
 }
@@ -142,14 +177,41 @@ impl Lineup {
         self.binaries.join(name)
     }
 
-    /// Starts a contestant at the server's end.
-    pub(crate) fn start(&self, contestant: Contestant, veth: &Veth) -> io::Result<Process> {
+    /// Starts a contestant at the server's end of a fresh pair.
+    pub(crate) fn start(
+        &self,
+        contestant: Contestant,
+        ipv6: bool,
+        veth: &Veth,
+    ) -> io::Result<Process> {
+        match contestant {
+            Contestant::KernelRps => {
+                placement::receive_packet_steering(&veth.server, QUEUES, self.cores.server)?;
+            }
+            Contestant::KernelNapi => placement::gro(&veth.server)?,
+            Contestant::Dataplane
+            | Contestant::Reflector
+            | Contestant::Kernel
+            | Contestant::KernelBusyPoll => {}
+        }
         let mut command = veth.server.command(self.program(contestant.program()));
-        self.arguments(contestant, &mut command);
+        self.arguments(contestant, ipv6, &mut command);
         Process::start(&mut command, READY_WAIT)
     }
 
-    fn arguments(&self, contestant: Contestant, command: &mut Command) {
+    /// Gives the server's core all of the server's work, where a contestant that runs can have it so.
+    pub(crate) fn place(&self, contestant: Contestant, veth: &Veth) -> io::Result<()> {
+        match contestant {
+            Contestant::Dataplane | Contestant::Reflector | Contestant::KernelNapi => {
+                placement::napi_threads(&veth.server, self.cores.server)
+            }
+            // Only now: with deferred interrupts one request at a time takes twice as long.
+            Contestant::KernelBusyPoll => placement::busy_polled(&veth.server),
+            Contestant::Kernel | Contestant::KernelRps => Ok(()),
+        }
+    }
+
+    fn arguments(&self, contestant: Contestant, ipv6: bool, command: &mut Command) {
         match contestant {
             Contestant::Dataplane => {
                 command.arg("run").arg("--config").arg(&self.config);
@@ -159,8 +221,13 @@ impl Lineup {
                 command.args(["--address", &SERVER_V4.to_string()]);
                 command.args(["--address", &SERVER_V6.to_string()]);
             }
-            Contestant::Kernel | Contestant::KernelBusyPoll => {
-                command.args(["--listen", &format!("[::]:{PORT}")]);
+            Contestant::Kernel
+            | Contestant::KernelRps
+            | Contestant::KernelNapi
+            | Contestant::KernelBusyPoll => {
+                // A socket of its own IP version: an IPv6 socket would pay for mapped addresses.
+                let any = if ipv6 { "[::]" } else { "0.0.0.0" };
+                command.args(["--listen", &format!("{any}:{PORT}")]);
                 command.args(["--cpu", &self.cores.server.to_string()]);
             }
         }
@@ -179,8 +246,8 @@ impl Drop for Lineup {
 }
 
 /// What the dataplane and the reflector run with: one worker on the server's core for both queues,
-/// spinning. Busy polling is off: over veth it moved no receive work to the worker's core here (no poll
-/// of the device's NAPI came from it), and with interrupts deferred packets waited for the timer.
+/// spinning. Busy polling is off: a veth tells its AF_XDP sockets no NAPI to poll (`xsk_bind` finds no
+/// `napi_id`), so that packets would only wait for the timer of deferred interrupts.
 fn configuration(folder: &Path, cores: Cores) -> String {
     format!(
         "[interface]\n\

@@ -2,11 +2,13 @@
 //! kernel servers, in one run on one machine.
 //!
 //! * [`contestant`]: who takes part, and how each is started
+//! * [`placement`]: which core does which work
 //! * [`measure`]: one measurement: a load, its report, and how busy both cores were meanwhile
 //! * [`verdict`]: medians over all rounds, ratios against the targets, and what limited them
 
 mod contestant;
 mod measure;
+mod placement;
 mod verdict;
 
 use std::fs;
@@ -27,7 +29,8 @@ use verdict::Verdict;
 
 /// Measures the dataplane's UDP echo against a bare reflector on the same driver and against kernel
 /// servers, over a veth pair between two network namespaces: the client on one core, the server on
-/// another, 64-byte payload. The contestants run in turn, in rotating order, and ratios are of runs of
+/// another, 64-byte payload. The client of the rates is loadgen's AF_XDP engine, so that the server is
+/// the limit. The contestants run in turn, in rotating order, and ratios are of runs of
 /// the same round.
 ///
 /// Needs root. Leaves nothing behind but the JSON file.
@@ -125,11 +128,8 @@ fn rounds(
     duration: Duration,
     stop: &AtomicBool,
 ) -> Result<Vec<Run>, String> {
-    let veth = Veth::new("bench", contestant::QUEUES)
-        .map_err(|error| format!("cannot make a veth pair: {error}"))?;
     let course = Course {
         lineup,
-        veth: &veth,
         ipv6: arguments.ipv6,
         duration,
     };
@@ -159,13 +159,22 @@ fn rounds(
 /// One contestant in one round: started, loaded in every way, stopped.
 fn one_turn(course: &Course<'_>, contestant: Contestant, round: u32) -> Result<Vec<Run>, String> {
     let name = contestant.name();
+    // A fresh pair: nothing is left of what the last contestant had set up.
+    let veth = Veth::new("bench", contestant::QUEUES)
+        .map_err(|error| format!("cannot make a veth pair: {error}"))?;
     let mut server = course
         .lineup
-        .start(contestant, course.veth)
+        .start(contestant, course.ipv6, &veth)
         .map_err(|error| format!("{name} does not start: {error}"))?;
     let mut runs = Vec::new();
     for load in Load::ALL {
-        let measured = course.measure(contestant, server.id(), load, round);
+        let placed = if load.is_placed() {
+            course.lineup.place(contestant, &veth)
+        } else {
+            Ok(())
+        };
+        let measured =
+            placed.and_then(|()| course.measure(contestant, &veth, server.id(), load, round));
         let run = measured.map_err(|error| {
             let (_, said) = server.stop();
             format!("{name}, {}: {error}\n{}", load.name(), said.trim())

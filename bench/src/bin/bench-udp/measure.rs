@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bench::cpu::{CoreTime, process_time};
 use bench::loadgen::report::Report;
-use bench::netns::{SERVER_V4, SERVER_V6, Veth};
+use bench::netns::{INTERFACE, SERVER_V4, SERVER_V6, Veth};
 use serde::Serialize;
 
 use super::contestant::{Contestant, Cores, Lineup, PORT};
@@ -20,6 +20,10 @@ const SIZE: usize = 64;
 /// Flows of the closed loop: as many requests are under way at once. Enough that the server always
 /// finds a full batch waiting, few enough that the client's sockets stay in its cache.
 const CLOSED_FLOWS: usize = 128;
+
+/// Share of the counted time that the AF_XDP client has to have had nothing to do for the server to
+/// have been the limit of a closed loop: what a client at its limit finds idle by chance is less.
+const CLIENT_IDLE_MIN: f64 = 0.05;
 
 /// Flows of the flood: enough that both queues get their share of hashes.
 const FLOOD_FLOWS: usize = 16;
@@ -36,33 +40,65 @@ const MARGIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Load {
-    /// One request at a time.
+    /// One request at a time, over kernel sockets.
     Latency,
-    /// Many requests under way, each flow waiting for its reply.
-    Saturation,
-    /// As many datagrams as the client can send.
+    /// Many requests under way, each flow waiting for its reply, over kernel sockets: what the client
+    /// can bear, for comparison.
+    SaturationKernelClient,
+    /// As many datagrams as the client can send, over AF_XDP. The receive work is where veth leaves
+    /// it, on the client's core: a server whose receive work has the upper hand of itself would only
+    /// be flooded to a standstill.
     Flood,
+    /// Many requests under way over AF_XDP, with all of the server's work on the server's core: the
+    /// measure of packets per second.
+    Saturation,
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 3] = [Self::Latency, Self::Saturation, Self::Flood];
+    /// In the order they are run: the last one moves the receive work to the server's core.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Latency,
+        Self::SaturationKernelClient,
+        Self::Flood,
+        Self::Saturation,
+    ];
 
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency",
+            Self::SaturationKernelClient => "saturation-kernel-client",
             Self::Saturation => "saturation",
             Self::Flood => "flood",
         }
     }
 
-    fn arguments(self) -> [String; 3] {
-        let (mode, flows) = match self {
-            Self::Latency => ("udp-rr", 1),
-            Self::Saturation => ("udp-rr", CLOSED_FLOWS),
-            Self::Flood => ("udp-flood", FLOOD_FLOWS),
+    /// Whether the server's receive work has to be on the server's core.
+    pub(crate) fn is_placed(self) -> bool {
+        self == Self::Saturation
+    }
+
+    fn arguments(self) -> Vec<String> {
+        let (mode, flows, engine) = match self {
+            Self::Latency => ("udp-rr", 1, "kernel"),
+            Self::SaturationKernelClient => ("udp-rr", CLOSED_FLOWS, "kernel"),
+            Self::Saturation => ("udp-rr", CLOSED_FLOWS, "xdp"),
+            Self::Flood => ("udp-flood", FLOOD_FLOWS, "xdp"),
         };
-        [mode.to_owned(), "--flows".to_owned(), flows.to_string()]
+        let flows = flows.to_string();
+        let mut arguments = vec![mode, "--flows", &flows, "--engine", engine];
+        if engine == "xdp" {
+            // A veth has no zero-copy; a client that sleeps would be slow to wake.
+            arguments.extend([
+                "--xdp-mode",
+                "copy",
+                "--idle",
+                "spin",
+                "--interface",
+                INTERFACE,
+            ]);
+        }
+        arguments.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -98,17 +134,23 @@ impl Run {
         }
     }
 
-    /// Whether the client had nothing more to give while the server had: the rate is then the
-    /// client's, not the server's. Of a polling server, which is always busy, only a flood tells: it
-    /// had time left if it answered all of it.
+    /// Whether the client may have been the limit, so that the rate is the client's and the server
+    /// could do more: of a closed loop over AF_XDP, where the client found work all the time; of a
+    /// flood, where all of it was answered. A closed loop over kernel sockets cannot tell for a server
+    /// that polls, and is counted as limited where the client's core is full.
     pub(crate) fn client_limited(&self) -> bool {
-        let lost = self.report.lost as f64 / self.report.requests.max(1) as f64;
-        let server_has_time = if self.polls {
-            self.load == Load::Flood && lost < FLOOD_LOSS_NONE
-        } else {
-            self.server_busy < 0.90
-        };
-        self.client_busy > 0.97 && server_has_time
+        match self.load {
+            Load::Latency => false,
+            Load::SaturationKernelClient => self.client_busy > 0.97,
+            Load::Saturation => {
+                let idle = self.report.client_idle;
+                idle.is_none_or(|idle| idle < CLIENT_IDLE_MIN)
+            }
+            Load::Flood => {
+                let lost = self.report.lost as f64 / self.report.requests.max(1) as f64;
+                lost < FLOOD_LOSS_NONE
+            }
+        }
     }
 }
 
@@ -120,7 +162,7 @@ impl fmt::Display for Run {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "round {} {:<16} {:<10} {:>9.0} replies/s",
+            "round {} {:<16} {:<24} {:>9.0} replies/s",
             self.round + 1,
             self.contestant,
             self.load.name(),
@@ -140,7 +182,11 @@ impl fmt::Display for Run {
             "  server {:>3.0} %  client {:>3.0} %",
             self.server_busy * 100.0,
             self.client_busy * 100.0
-        )
+        )?;
+        match self.report.client_idle {
+            Some(idle) => write!(out, ", idle {:>2.0} %", idle * 100.0),
+            None => Ok(()),
+        }
     }
 }
 
@@ -148,16 +194,16 @@ impl fmt::Display for Run {
 #[derive(Debug)]
 pub(crate) struct Course<'a> {
     pub(crate) lineup: &'a Lineup,
-    pub(crate) veth: &'a Veth,
     pub(crate) ipv6: bool,
     pub(crate) duration: Duration,
 }
 
 impl Course<'_> {
-    /// Loads a contestant that is running as process `server`.
+    /// Loads a contestant that is running as process `server` at the pair's end.
     pub(crate) fn measure(
         &self,
         contestant: Contestant,
+        veth: &Veth,
         server: u32,
         load: Load,
         round: u32,
@@ -169,7 +215,7 @@ impl Course<'_> {
         };
         let cores = self.lineup.cores;
         let seconds = |time: Duration| time.as_secs_f64().to_string();
-        let mut loadgen = self.veth.client.command(self.lineup.program("loadgen"));
+        let mut loadgen = veth.client.command(self.lineup.program("loadgen"));
         loadgen
             .args(load.arguments())
             .arg(SocketAddr::new(address, PORT).to_string())
@@ -281,12 +327,12 @@ pub(crate) mod tests {
             "client_dropped": 0, "errors": {}, "offered_rate": null, "sent_per_s": rate_per_s,
             "rate_per_s": rate_per_s, "sent_bits_per_s": 0.0, "received_bits_per_s": 0.0,
             "latency_us": {"p50": 20.0, "p90": 30.0, "p99": 40.0, "p999": 50.0, "p9999": 60.0,
-                           "max": 70.0, "min": 10.0, "mean": 25.0},
+                           "max": 70.0, "min": 10.0, "mean": 25.0}, "client_idle": 0.5,
         });
         let report = serde_json::from_value(report).unwrap();
         Run {
             contestant,
-            polls: contestant != "kernel",
+            polls: !contestant.starts_with("kernel"),
             load,
             round,
             report,
@@ -298,26 +344,31 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cpu_seconds_and_limits() {
-        let full = run("kernel", Load::Flood, 0, 300_000.0, 1.0, 1.0);
-        assert_eq!(full.replies_per_server_cpu_s(), 300_000.0);
-        assert!(!full.client_limited());
-        let half = run("kernel", Load::Flood, 0, 300_000.0, 0.5, 1.0);
+    fn replies_per_second_of_the_server() {
+        let half = run("kernel", Load::Saturation, 0, 300_000.0, 0.5, 1.0);
         assert_eq!(half.replies_per_server_cpu_s(), 600_000.0);
-        assert!(half.client_limited());
-        // A polling server that answered the whole flood had time left; one that did not, had none.
-        let mut polling = run("dataplane", Load::Flood, 0, 300_000.0, 1.0, 1.0);
-        assert!(polling.client_limited());
-        polling.report.lost = 1;
-        assert!(!polling.client_limited(), "a tenth is missing");
-        polling.load = Load::Saturation;
-        polling.report.lost = 0;
-        assert!(!polling.client_limited(), "a closed loop cannot tell");
-        // Neither is at its limit: latency is.
-        assert!(!run("kernel", Load::Latency, 0, 1.0, 0.5, 0.5).client_limited());
-        assert_eq!(
-            run("kernel", Load::Latency, 0, 1.0, 0.0, 0.0).replies_per_server_cpu_s(),
-            0.0
-        );
+        let none = run("kernel", Load::Latency, 0, 1.0, 0.0, 0.0);
+        assert_eq!(none.replies_per_server_cpu_s(), 0.0);
+    }
+
+    #[test]
+    fn who_was_the_limit() {
+        let mut closed = run("dataplane", Load::Saturation, 0, 300_000.0, 1.0, 1.0);
+        closed.report.client_idle = Some(0.3);
+        assert!(!closed.client_limited());
+        closed.report.client_idle = Some(0.01);
+        assert!(closed.client_limited());
+        closed.report.client_idle = None;
+        assert!(closed.client_limited(), "nobody knows");
+
+        let mut flood = run("dataplane", Load::Flood, 0, 300_000.0, 1.0, 1.0);
+        assert!(flood.client_limited(), "all of it was answered");
+        flood.report.lost = 1;
+        assert!(!flood.client_limited(), "a tenth is missing");
+
+        let kernel_client = Load::SaturationKernelClient;
+        assert!(run("kernel", kernel_client, 0, 1.0, 0.5, 1.0).client_limited());
+        assert!(!run("kernel", kernel_client, 0, 1.0, 1.0, 0.9).client_limited());
+        assert!(!run("kernel", Load::Latency, 0, 1.0, 0.5, 1.0).client_limited());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
@@ -39,6 +39,36 @@ pub(super) struct Neighbor {
     pub(super) flows: Range<usize>,
     pub(super) strays: SyncSender<Stray>,
     pub(super) waker: Waker,
+}
+
+/// Sleep of a thread that only receives for others any more: short beside any timeout.
+const COURTESY_SLEEP: Duration = Duration::from_micros(200);
+
+/// One of the engines whose loads are not finished. While there are any, all engines receive: the
+/// reply a thread waits for may come to the queue of another that has all of its own.
+#[derive(Debug)]
+pub(super) struct Unfinished(Arc<AtomicUsize>);
+
+impl Unfinished {
+    /// As many as there are engines.
+    pub(super) fn all(engines: usize) -> impl Iterator<Item = Self> {
+        let count = Arc::new(AtomicUsize::new(engines));
+        std::iter::repeat_with(move || Self(Arc::clone(&count))).take(engines)
+    }
+
+    /// This one has finished. Returns what tells whether all have.
+    fn finish(self) -> impl Fn() -> bool {
+        let count = Arc::clone(&self.0);
+        drop(self);
+        move || count.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Unfinished {
+    /// Also for an engine that fails, or is never driven.
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What an engine saw besides the load's own counts.
@@ -81,6 +111,8 @@ pub struct XdpEngine {
     pub(super) flows: Range<usize>,
     pub(super) neighbors: Vec<Neighbor>,
     pub(super) strays: Receiver<Stray>,
+    /// Until its load is finished.
+    pub(super) unfinished: Option<Unfinished>,
     pub(super) batch: Batch,
     /// Queues of the driver: flows are dealt out to them.
     pub(super) queues: usize,
@@ -94,6 +126,7 @@ impl XdpEngine {
         flows: Range<usize>,
         neighbors: Vec<Neighbor>,
         strays: Receiver<Stray>,
+        unfinished: Unfinished,
     ) -> Self {
         let queues = driver.report().queues.len();
         Self {
@@ -102,6 +135,7 @@ impl XdpEngine {
             flows,
             neighbors,
             strays,
+            unfinished: Some(unfinished),
             batch: Batch::with_capacity(BATCH),
             queues,
             counts: XdpCounts::default(),
@@ -160,6 +194,7 @@ impl XdpEngine {
                 self.driver.wait(Duration::from_nanos(wait_ns));
             }
         }
+        self.receive_for_others(load);
         let mut statistics: Vec<QueueStatistics> = Vec::with_capacity(self.queues);
         self.driver.statistics(&mut statistics);
         for queue in &statistics {
@@ -167,6 +202,19 @@ impl XdpEngine {
                 queue.rx_ring_full + queue.rx_dropped + queue.rx_fill_ring_empty_descs;
         }
         Ok(self.counts)
+    }
+
+    /// Goes on receiving until the loads of all threads are finished.
+    fn receive_for_others<L: Load>(&mut self, load: &mut L) {
+        let Some(all_finished) = self.unfinished.take().map(Unfinished::finish) else {
+            return;
+        };
+        while !all_finished() && self.driver.link() != Link::Gone {
+            if self.receive(load, now_ns()) == 0 {
+                self.driver.wait(COURTESY_SLEEP);
+            }
+            self.driver.flush();
+        }
     }
 
     /// Takes what arrived; returns how much.
@@ -178,6 +226,7 @@ impl XdpEngine {
             flows,
             neighbors,
             strays,
+            unfinished: _,
             batch,
             queues: _,
             counts,
@@ -289,5 +338,22 @@ fn wait_ns<L: Load>(load: &L, idle: Idle, now: u64) -> u64 {
         Idle::Adaptive => until.saturating_sub(WAKE_MARGIN_NS),
         Idle::Sleep => until,
         Idle::Spin => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_have_finished_when_the_last_has_or_failed() {
+        let mut all = Unfinished::all(3);
+        let [first, second, third] = [(); 3].map(|()| all.next().unwrap());
+        assert!(all.next().is_none());
+        let all_finished = first.finish();
+        assert!(!all_finished());
+        drop(second);
+        assert!(!all_finished());
+        assert!(third.finish()() && all_finished());
     }
 }

@@ -2,7 +2,7 @@
 //! from them, over the dataplane's own driver and behind its own steering. It takes a fraction of the
 //! CPU time of kernel sockets, so that the server is the limit and not the client.
 //!
-//! * [`path`]: interface, addresses and next hop, as the kernel would choose them
+//! * `path`: interface, addresses and next hop, as the kernel would choose them
 //! * [`frame`]: requests as frames, and what a received frame is
 //! * [`engine`]: the loop, one thread with queues of its own
 //!
@@ -30,7 +30,7 @@ use dataplane::steering::{ExactRule, Protocol, RuleSet, Steering, SteeringError}
 
 use super::kernel::open_flows;
 use crate::queues::Queues;
-use engine::{Neighbor, STRAYS_MAX, XdpEngine};
+use engine::{Neighbor, STRAYS_MAX, Unfinished, XdpEngine};
 use frame::{Ends, Frames, headers_len};
 
 /// What the engine may be told.
@@ -234,10 +234,12 @@ fn engines(drivers: Vec<AfXdp>, frames: &Arc<Frames>, shares: &[usize]) -> Vec<X
     drivers
         .into_iter()
         .zip(receivers)
+        .zip(Unfinished::all(shares.len()))
         .enumerate()
-        .map(|(index, (driver, strays))| {
+        .map(|(index, ((driver, strays), unfinished))| {
             let flows = ways[index].flows.clone();
-            XdpEngine::new(driver, Arc::clone(frames), flows, others(index), strays)
+            let frames = Arc::clone(frames);
+            XdpEngine::new(driver, frames, flows, others(index), strays, unfinished)
         })
         .collect()
 }
