@@ -65,6 +65,8 @@ pub struct Table<I: Ip> {
     transmit: VecDeque<Id>,
     /// Connections with news for the application; each at most once.
     ready: VecDeque<Id>,
+    /// Connections whose applications wait for memory to write into; each at most once.
+    starved: VecDeque<Id>,
     /// Records in TIME-WAIT from the oldest on, for the day the table is full.
     time_wait_order: VecDeque<Handle>,
     /// Segments that no connection sends.
@@ -153,6 +155,7 @@ impl<I: Ip> Table<I> {
             wheel: Wheel::new(ids),
             transmit: VecDeque::with_capacity(all),
             ready: VecDeque::with_capacity(all),
+            starved: VecDeque::with_capacity(all),
             time_wait_order: VecDeque::with_capacity(2 * time_wait as usize),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
         }
@@ -283,6 +286,40 @@ impl<I: Ip> Table<I> {
         }
         if ready {
             self.ready.push_back(id);
+        }
+    }
+
+    /// An application found no memory to write into: it hears when there is some, which no
+    /// acknowledgement would tell it if nothing of its own is under way.
+    #[cold]
+    pub(crate) fn starve(&mut self, kind: CongestionKind, slot: u32) {
+        let queued = connection!(self, kind, slot, it => it.queue_starved());
+        // One that ended has left its mark, and whoever has its slot now may come a second time.
+        if queued == Some(true) && self.starved.len() < self.starved.capacity() {
+            self.starved
+                .push_back(self.id(Slot::Connection(kind, slot)));
+        }
+    }
+
+    /// Whether somebody waits for memory.
+    #[inline]
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// There is memory for `count` of those that wait for it.
+    #[cold]
+    pub(crate) fn feed(&mut self, count: u32) {
+        for _ in 0..count {
+            let Some(id) = self.starved.pop_front() else {
+                break;
+            };
+            if let Slot::Connection(kind, slot) = self.slot(id)
+                && connection!(self, kind, slot, it => it.unqueue_starved()) == Some(true)
+            {
+                self.touch(kind, slot);
+            }
         }
     }
 

@@ -28,6 +28,8 @@ const KEEPALIVE: u8 = 1 << 4;
 const IN_TRANSMIT: u8 = 1 << 5;
 /// The connection is in the table's ready queue.
 const IN_READY: u8 = 1 << 6;
+/// The connection is in the table's queue of those that wait for memory.
+const IN_STARVED: u8 = 1 << 7;
 
 impl Application {
     pub(super) fn new(nodelay: bool) -> Self {
@@ -123,6 +125,25 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     #[inline]
     pub(crate) fn unqueue_ready(&mut self) {
         self.application.flags &= !IN_READY;
+    }
+
+    /// Marks it as waiting for memory, if its application wants room; whether it is to be queued.
+    pub(crate) fn queue_starved(&mut self) -> bool {
+        if self.application.flags & (WANTS_ROOM | IN_STARVED) != WANTS_ROOM {
+            return false;
+        }
+        self.application.flags |= IN_STARVED;
+        true
+    }
+
+    /// There is memory again: news for whoever wants room. Whether it was waiting.
+    pub(crate) fn unqueue_starved(&mut self) -> bool {
+        let queued = self.application.flags & IN_STARVED != 0;
+        self.application.flags &= !IN_STARVED;
+        if queued {
+            self.application.on_room();
+        }
+        queued
     }
 
     /// Bytes that can be read now.
