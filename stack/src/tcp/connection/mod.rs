@@ -385,6 +385,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// It ended this way: what is to be done about it.
     pub(crate) fn retire(&mut self, cx: &mut Context<'_>, fate: Fate) -> Retired<I> {
         let leaves = !core::mem::replace(&mut self.options.detached, true);
+        // Nothing is due any more, however long the application keeps the record.
+        self.persist.stop();
+        self.acks = AckPolicy::new(cx.now);
+        self.timer.stop();
         let answer = match fate {
             Fate::Reset { seq, .. } => Some(self.reset(seq)),
             _ => None,

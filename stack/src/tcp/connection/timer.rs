@@ -50,6 +50,12 @@ impl StateTimer {
         self.at
     }
 
+    /// The connection is gone: nothing is due.
+    pub(super) fn stop(&mut self) {
+        self.at = None;
+        self.window_probe = None;
+    }
+
     /// A SYN left.
     pub(super) fn on_syn_sent(&mut self, retransmissions: u8, now: Instant) {
         self.at = Some(now + handshake_timeout(retransmissions));
