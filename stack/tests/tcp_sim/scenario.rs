@@ -225,7 +225,10 @@ impl Scenario {
             congestion: congestion(&mut random),
             nodelay: random.below(2) == 0,
         };
+        // The addresses come after the socket, as in a service that starts.
+        let link = host.stack.set_link(Box::default(), start);
         let listener = host.stack.tcp_listen(bind, options);
+        host.stack.set_link(link, start);
         host.application.listener = Some(listener.expect("a free port"));
         for number in 0..calls {
             let ipv6 = random.below(2) == 0;

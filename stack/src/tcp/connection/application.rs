@@ -31,6 +31,27 @@ const IN_READY: u8 = 1 << 6;
 /// The connection is in the table's queue of those that wait for memory.
 const IN_STARVED: u8 = 1 << 7;
 
+/// In which of the table's queues a connection stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places {
+    flags: u8,
+}
+
+impl Places {
+    /// Its turn to transmit came when it was there no more; and so for the others.
+    pub(crate) fn leave_transmit(&mut self) {
+        self.flags &= !IN_TRANSMIT;
+    }
+
+    pub(crate) fn leave_ready(&mut self) {
+        self.flags &= !IN_READY;
+    }
+
+    pub(crate) fn leave_starved(&mut self) {
+        self.flags &= !IN_STARVED;
+    }
+}
+
 impl Application {
     pub(super) fn new(nodelay: bool) -> Self {
         Self {
@@ -103,12 +124,22 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         !queued
     }
 
-    /// Takes the mark away; whether there was one.
+    /// Takes the mark away.
     #[inline]
-    pub(crate) fn unqueue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
+    pub(crate) fn unqueue_to_transmit(&mut self) {
         self.application.flags &= !IN_TRANSMIT;
-        queued
+    }
+
+    /// In which of the table's queues it stands.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            flags: self.application.flags & (IN_TRANSMIT | IN_READY | IN_STARVED),
+        }
+    }
+
+    /// Takes over the places of another.
+    pub(crate) fn take_places(&mut self, places: Places) {
+        self.application.flags |= places.flags;
     }
 
     /// Marks it as queued for the application if there is news; whether it is to be queued.
@@ -136,14 +167,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         true
     }
 
-    /// There is memory again: news for whoever wants room. Whether it was waiting.
-    pub(crate) fn unqueue_starved(&mut self) -> bool {
-        let queued = self.application.flags & IN_STARVED != 0;
+    /// There is memory again: news for whoever wants room.
+    pub(crate) fn unqueue_starved(&mut self) {
         self.application.flags &= !IN_STARVED;
-        if queued {
-            self.application.on_room();
-        }
-        queued
+        self.application.on_room();
     }
 
     /// Bytes that can be read now.
