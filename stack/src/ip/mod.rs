@@ -6,3 +6,4 @@ pub mod path_mtu;
 pub mod rate_limit;
 pub mod reassembly;
 pub mod route;
+pub mod source;

@@ -6,6 +6,7 @@ use crate::counters::{DropReason, Event};
 use crate::frame::{Frame, FramePool, Stamps};
 use crate::ip::address::{Ip, IpAddress};
 use crate::ip::route::RouteKind;
+use crate::ip::source;
 use crate::link::{AddressOwner, MacAddr};
 use crate::time::{Duration, Instant};
 use crate::udp::Version;
@@ -218,6 +219,14 @@ impl<P: FramePool> Stack<P> {
             RouteKind::Unicast => Ok(route.next_hop(address)),
             _ => Err(DropReason::TxNoRoute),
         }
+    }
+
+    /// The address of ours that is best to send to `remote` from, by route.
+    pub(super) fn source_for<I: IpStack>(&self, remote: I::Addr) -> Option<I::Addr> {
+        let route = self.link.routes.lookup::<I>(remote)?;
+        let next_hop = route.next_hop(remote.into());
+        let addresses = &self.link.addresses;
+        source::select::<I>(addresses, route.preferred_source, next_hop, remote)
     }
 
     /// The longest packet that link and route to `remote` carry, in bytes.

@@ -14,7 +14,7 @@ use super::version::{Header, IpStack};
 use super::{Config, Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropCounters, DropReason, Event, EventCounters};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ip, Ipv4, Ipv6};
+use crate::ip::address::{Ip, IpAddress, Ipv4, Ipv6};
 use crate::link::{AddressOwner, LinkState};
 use crate::queue::Queue;
 use crate::socket::bind::{Bind, BindError};
@@ -758,8 +758,9 @@ impl<P: FramePool> Stack<P> {
         None
     }
 
-    /// Begins to open a connection from `local` (port 0: one is chosen, RFC 6056) to `remote`. There
-    /// will be news of it when it is there, or cannot be.
+    /// Begins to open a connection from `local` (the unspecified address: one is chosen by route, RFC 9293
+    /// MUST-44; port 0: one is chosen, RFC 6056) to `remote`. There will be news of it when it is there, or
+    /// cannot be.
     ///
     /// # Errors
     /// [`ConnectError`], with the `errno` of the same call on Linux.
@@ -794,11 +795,20 @@ impl<P: FramePool> Stack<P> {
         if remote_port == 0 {
             return Err(ConnectError::Invalid);
         }
-        self.owner_of(local.into())
-            .ok_or(ConnectError::AddressNotAvailable)?;
+        let is_chosen = local != I::Addr::UNSPECIFIED;
+        if is_chosen {
+            self.owner_of(local.into())
+                .ok_or(ConnectError::AddressNotAvailable)?;
+        }
         // RFC 9293 §3.9.2.3 (MUST-63): no connections with groups.
         self.gateway_of::<I>(remote)
             .map_err(|_| ConnectError::Unreachable)?;
+        let local = if is_chosen {
+            local
+        } else {
+            self.source_for::<I>(remote)
+                .ok_or(ConnectError::AddressNotAvailable)?
+        };
         let path_mtu = u16::try_from(self.route_mtu::<I>(remote)).unwrap_or(u16::MAX);
         let Parts {
             table, tcp, events, ..
