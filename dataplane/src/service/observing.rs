@@ -169,6 +169,16 @@ impl Service {
                 address: local.ip(),
                 port: local.port(),
                 application: service.application.to_string(),
+                connections: None,
+                workers: workers.clone(),
+            }));
+            services.extend(service.connect.iter().map(|remote| ServiceInfo {
+                name: service.name.clone(),
+                protocol: service.protocol.to_string(),
+                address: remote.ip(),
+                port: remote.port(),
+                application: service.application.to_string(),
+                connections: Some(service.connections),
                 workers: workers.clone(),
             }));
         }

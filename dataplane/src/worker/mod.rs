@@ -485,6 +485,7 @@ impl<D: Driver> Worker<D> {
                 self.handoffs.set_services(served_by);
                 self.rebind(&binds, now);
             }
+            Command::Connect(dials) => self.connections.redial(&mut self.stack, &dials, now),
         }
     }
 
