@@ -28,6 +28,29 @@ const KEEPALIVE: u8 = 1 << 4;
 const IN_TRANSMIT: u8 = 1 << 5;
 /// The connection is in the table's ready queue.
 const IN_READY: u8 = 1 << 6;
+/// The connection is in the table's queue of those that wait for memory.
+const IN_STARVED: u8 = 1 << 7;
+
+/// In which of the table's queues a connection stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places {
+    flags: u8,
+}
+
+impl Places {
+    /// Its turn to transmit came when it was there no more; and so for the others.
+    pub(crate) fn leave_transmit(&mut self) {
+        self.flags &= !IN_TRANSMIT;
+    }
+
+    pub(crate) fn leave_ready(&mut self) {
+        self.flags &= !IN_READY;
+    }
+
+    pub(crate) fn leave_starved(&mut self) {
+        self.flags &= !IN_STARVED;
+    }
+}
 
 impl Application {
     pub(super) fn new(nodelay: bool) -> Self {
@@ -101,12 +124,22 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         !queued
     }
 
-    /// Takes the mark away; whether there was one.
+    /// Takes the mark away.
     #[inline]
-    pub(crate) fn unqueue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
+    pub(crate) fn unqueue_to_transmit(&mut self) {
         self.application.flags &= !IN_TRANSMIT;
-        queued
+    }
+
+    /// In which of the table's queues it stands.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            flags: self.application.flags & (IN_TRANSMIT | IN_READY | IN_STARVED),
+        }
+    }
+
+    /// Takes over the places of another.
+    pub(crate) fn take_places(&mut self, places: Places) {
+        self.application.flags |= places.flags;
     }
 
     /// Marks it as queued for the application if there is news; whether it is to be queued.
@@ -123,6 +156,21 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     #[inline]
     pub(crate) fn unqueue_ready(&mut self) {
         self.application.flags &= !IN_READY;
+    }
+
+    /// Marks it as waiting for memory, if its application wants room; whether it is to be queued.
+    pub(crate) fn queue_starved(&mut self) -> bool {
+        if self.application.flags & (WANTS_ROOM | IN_STARVED) != WANTS_ROOM {
+            return false;
+        }
+        self.application.flags |= IN_STARVED;
+        true
+    }
+
+    /// There is memory again: news for whoever wants room.
+    pub(crate) fn unqueue_starved(&mut self) {
+        self.application.flags &= !IN_STARVED;
+        self.application.on_room();
     }
 
     /// Bytes that can be read now.
