@@ -210,6 +210,10 @@ impl Service {
                         let observation = self.observe().await;
                         let _ = answer.send(observation);
                     }
+                    Call::Sockets(query, answer) => {
+                        let report = self.sockets(query).await;
+                        let _ = answer.send(report);
+                    }
                     Call::Reload(answer) => {
                         let _ = answer.send(self.reload().await);
                     }
@@ -522,7 +526,8 @@ fn replaces(later: &Command, earlier: &Command) -> bool {
     match (later, earlier) {
         (Command::Link(_), Command::Link(_))
         | (Command::Services { .. }, Command::Services { .. })
-        | (Command::Connect(_), Command::Connect(_)) => true,
+        | (Command::Connect(_), Command::Connect(_))
+        | (Command::Sockets(_), Command::Sockets(_)) => true,
         (Command::Neighbor(later), Command::Neighbor(earlier)) => {
             later.address() == earlier.address()
         }

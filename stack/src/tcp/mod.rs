@@ -20,6 +20,7 @@ pub mod congestion;
 pub mod connection;
 pub mod deliver;
 pub mod flow;
+pub mod info;
 pub mod isn;
 pub mod listener;
 pub mod manage;
