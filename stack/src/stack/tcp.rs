@@ -51,6 +51,8 @@ pub(super) struct Tcp {
     pub(super) listeners: Listeners,
     secret: Secret,
     ports: Option<PortSelector>,
+    /// When a SYN cookie was sent last.
+    cookie_sent: Option<Instant>,
 }
 
 impl Tcp {
@@ -63,6 +65,7 @@ impl Tcp {
             listeners: Listeners::new(config.listeners.into()),
             secret,
             ports: PortSelector::new(secret, first..=last),
+            cookie_sent: None,
             config: config.clone(),
         }
     }
@@ -205,11 +208,19 @@ impl<P: FramePool> Stack<P> {
         if flags.contains(Flags::RST) {
             return Err(DropReason::TcpNoSocket);
         }
+        // RFC 9293 §3.10.7.2, fourth: in LISTEN, what has neither SYN nor ACK is dropped.
+        if listener.is_some() && !flags.intersects(Flags::SYN.union(Flags::ACK)) {
+            return Err(DropReason::TcpNoSyn);
+        }
         // The first segment behind a handshake with a cookie is the only one that can be checked. What
         // overtook it must not end the connection; it comes again.
-        if listener.is_some()
+        let cookies_out = self
+            .tcp
+            .cookie_sent
+            .is_some_and(|sent| now.saturating_since(sent) <= syn_cookie::LIFETIME_MAX);
+        if cookies_out
+            && listener.is_some()
             && flags.contains(Flags::ACK)
-            && self.tcp.config.syn_cookies != SynCookies::Never
             && syn_cookie::is_plausible(&self.tcp.secret, tuple, segment.ack - 1, now)
         {
             return Err(DropReason::TcpCookieOvertaken);
@@ -299,6 +310,7 @@ impl<P: FramePool> Stack<P> {
                     ..OptionsOut::NONE
                 },
             };
+            tcp.cookie_sent = Some(now);
             events.count(Event::TcpSynCookieTx);
             table.answer(&mut tcp.context(events, now), answer);
             return Ok(Disposition::Done);

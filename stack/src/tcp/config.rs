@@ -36,8 +36,9 @@ pub struct TcpConfig {
     pub rto_min_ms: u16,
     /// The longest time an ACK is held back (RFC 9293 §3.8.6.3: less than 500 ms).
     pub ack_delay: AckDelay,
-    /// How often a SYN is sent again before a connection is given up (RFC 9293 §3.8.3: 3 minutes or
-    /// more, which 6 times is with back-off from 1 s).
+    /// How often a SYN is sent again before a connection is given up. RFC 9293 §3.8.3 (MUST-23) wants it
+    /// repeated for 3 minutes at least: seven times, at 1, 3, 7, 15, 31, 63 and 127 s, and the last has
+    /// until 191 s.
     pub syn_retries: u8,
     /// How often a SYN,ACK is.
     pub syn_ack_retries: u8,
@@ -137,7 +138,7 @@ impl Default for TcpConfig {
             receive_buffer_max: 4 << 20,
             rto_min_ms: 200,
             ack_delay: AckDelay::DEFAULT,
-            syn_retries: 6,
+            syn_retries: 7,
             syn_ack_retries: 5,
             user_timeout: Duration::from_secs(15 * 60),
             keepalive: None,

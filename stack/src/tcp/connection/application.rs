@@ -309,6 +309,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// Ends it: what was to be sent is given up, what can be read stays.
     pub(super) fn end(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Fate {
         self.sender.release(&mut cx.pools.send);
+        self.persist.stop();
         self.state = self.state.end(reason);
         self.application.on_data();
         Fate::Closed(reason)

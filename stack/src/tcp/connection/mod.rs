@@ -386,7 +386,8 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     pub(crate) fn retire(&mut self, cx: &mut Context<'_>, fate: Fate) -> Retired<I> {
         let leaves = !core::mem::replace(&mut self.options.detached, true);
         let answer = match fate {
-            Fate::Reset { seq, .. } => Some(self.reset(seq)),
+            // Once: what has left may not speak for a tuple that another connection may have.
+            Fate::Reset { seq, .. } if leaves => Some(self.reset(seq)),
             _ => None,
         };
         let time_wait = (fate == Fate::TimeWait && leaves).then(|| {
@@ -404,11 +405,16 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             }
         });
         if let Some(record) = &time_wait {
-            let answer = record.acknowledgement(cx.now);
+            // The peer's FIN is acknowledged from here; an ACK of ours, which leads here from CLOSING,
+            // is not (RFC 9293 §3.10.7.4, fifth).
+            let answer = self
+                .acks
+                .is_owed()
+                .then(|| record.acknowledgement(cx.now));
             self.end(cx, CloseReason::Finished);
             return Retired {
                 leaves,
-                answer: Some(answer),
+                answer,
                 time_wait,
                 remove: self.application.is_gone(),
             };

@@ -182,7 +182,8 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         if plan.push {
             flags = flags.union(Flags::PSH);
         }
-        if plan.cwr {
+        // RFC 3168 §6.1.2: only where ECN was agreed upon; the window falls for other reasons as well.
+        if plan.cwr && self.options.ecn {
             flags = flags.union(Flags::CWR);
         }
         let fresh = !plan.retransmission && plan.len > 0 && !plan.is_window_probe();
@@ -288,6 +289,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ) -> Result<(), Blocked> {
         if !self.acks.is_due(cx.now) {
             return Ok(());
+        }
+        if !self.timer.is_syn_due() {
+            // RFC 9293 §3.10.7.4, first: `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
+            return self.emit_ack(cx, out, self.sender.nxt());
         }
         let config = cx.config;
         let (iss, retransmissions, flags) = match self.state {

@@ -50,6 +50,16 @@ impl StateTimer {
         self.at
     }
 
+    /// Whether a SYN is to leave, because none of this state has, or the last had its time.
+    pub(super) const fn is_syn_due(&self) -> bool {
+        self.at.is_none()
+    }
+
+    /// A SYN,ACK is to leave now in place of the SYN.
+    pub(super) fn on_syn_due(&mut self) {
+        self.at = None;
+    }
+
     /// A SYN left.
     pub(super) fn on_syn_sent(&mut self, retransmissions: u8, now: Instant) {
         self.at = Some(now + handshake_timeout(retransmissions));
@@ -99,6 +109,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        // RFC 9293 §3.10.7.1: in CLOSED there is nothing to wait for, whatever was left running.
+        if matches!(self.state, State::Closed(_)) {
+            return None;
+        }
         let earlier = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, None) => a,
@@ -113,6 +127,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Runs whatever is due. Nothing is, as often as not: deadlines move without the timer being told.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) -> Fate {
+        if matches!(self.state, State::Closed(_)) {
+            return Fate::Alive;
+        }
         let now = cx.now;
         let due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if due(self.acks.deadline()) {
@@ -204,9 +221,13 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             return Fate::Alive;
         };
         let due = self.timer.heard + idle;
-        // Data under way is its own probe.
-        if due > cx.now || self.sender.unacked() > 0 {
-            self.timer.at = Some(due.max(cx.now + interval));
+        // MUST-26: only after silence, and data under way is its own probe.
+        if due > cx.now {
+            self.timer.at = Some(due);
+            return Fate::Alive;
+        }
+        if self.sender.unacked() > 0 {
+            self.timer.at = Some(cx.now + interval);
             return Fate::Alive;
         }
         if self.timer.probes >= probes {

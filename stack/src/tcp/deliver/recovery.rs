@@ -162,7 +162,9 @@ impl<C: CongestionControl> Sender<C> {
         if newly_lost && matches!(self.state, CaState::Open | CaState::Cwr) {
             self.enter_recovery(outstanding, now);
         }
-        if ece && self.state == CaState::Open && self.una != self.nxt {
+        // RFC 3168 §6.1.2: once in a window. The mark was on something of this one if the ACK is of
+        // something new, or anything is still under way.
+        if ece && self.state == CaState::Open && (advanced || self.una != self.nxt) {
             self.enter_cwr(now);
         }
         if self.state == CaState::Recovery {
