@@ -17,6 +17,7 @@ use super::listener::{self, CongestionKind, HalfOpen};
 use super::options::OptionsOut;
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::{IcmpError, IpFields};
 use super::time_wait::{self, TimeWait};
 use super::tuple::Tuple;
 use crate::counters::{DropReason, Event};
@@ -111,6 +112,8 @@ pub struct Answer<I: Ip> {
     pub header: Header,
     /// Its options.
     pub options: OptionsOut,
+    /// What an application wants in its IP header.
+    pub ip: IpFields,
 }
 
 /// A connection that may have something to send.
@@ -120,6 +123,8 @@ pub struct ToTransmit<I: Ip> {
     pub(crate) slot: u32,
     /// Both ends.
     pub tuple: Tuple<I::Addr>,
+    /// Its path is to be taken for narrower than it said.
+    pub black_hole: bool,
 }
 
 impl<I: Ip> Table<I> {
@@ -264,8 +269,10 @@ impl<I: Ip> Table<I> {
         slot: u32,
         segment: &Segment<'_>,
     ) {
-        if let Some(tuple) = self.tuple(Slot::Connection(kind, slot)).copied() {
-            self.answer(cx, reset_for(&tuple, segment));
+        let found = connection!(self, kind, slot, it => (*it.tuple(), it.ip_fields()));
+        if let Some((tuple, ip)) = found {
+            let reset = reset_for(&tuple, segment);
+            self.answer(cx, Answer { ip, ..reset });
         }
     }
 
@@ -311,10 +318,15 @@ impl<I: Ip> Table<I> {
             };
             // It may have ended since, and another may be in its place, queued or not.
             let tuple = connection!(self, kind, slot, it => {
-                it.unqueue_to_transmit().then(|| *it.tuple())
+                it.unqueue_to_transmit().then(|| (*it.tuple(), it.take_black_hole()))
             });
-            if let Some(Some(tuple)) = tuple {
-                return Some(ToTransmit { kind, slot, tuple });
+            if let Some(Some((tuple, black_hole))) = tuple {
+                return Some(ToTransmit {
+                    kind,
+                    slot,
+                    tuple,
+                    black_hole,
+                });
             }
         }
     }
@@ -431,16 +443,15 @@ impl<I: Ip> Table<I> {
         cx: &mut Context<'_>,
         tuple: &Tuple<I::Addr>,
         seq: SeqNum,
-        unreachable: bool,
+        error: Option<IcmpError>,
     ) -> bool {
         let Some(Slot::Connection(kind, slot)) = self.find(tuple) else {
             return false;
         };
         let fate = connection!(self, kind, slot, it => {
-            it.has_under_way(seq).then(|| if unreachable {
-                it.on_unreachable(cx)
-            } else {
-                Fate::Alive
+            it.has_under_way(seq).then(|| match error {
+                Some(error) => it.on_icmp(cx, error),
+                None => Fate::Alive,
             })
         });
         match fate.flatten() {
@@ -639,7 +650,11 @@ impl<I: Ip> Table<I> {
                 (answer, DropReason::TcpOutOfWindow)
             }
             listener::OnSegment::Reset => {
-                let answer = reset_for(&record.tuple, segment);
+                let reset = reset_for(&record.tuple, segment);
+                let answer = Answer {
+                    ip: record.ip,
+                    ..reset
+                };
                 (answer, DropReason::TcpAckUnacceptable)
             }
         };
@@ -726,5 +741,6 @@ pub fn reset_for<I: Ip>(tuple: &Tuple<I::Addr>, segment: &Segment<'_>) -> Answer
             urgent: 0,
         },
         options: OptionsOut::NONE,
+        ip: IpFields::default(),
     }
 }

@@ -236,7 +236,6 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         self.persist.on_ack();
         self.timer.on_peer_alive(cx.now);
         if acked.bytes > 0 || acked.fin {
-            self.timer.on_progress(cx.now);
             self.application.on_room();
         }
         if acked.fin {

@@ -10,6 +10,7 @@ use super::super::manage::State;
 use super::super::options::{OptionsOut, Timestamps};
 use super::super::segment::{Ecn, Flags, Header};
 use super::super::seq::SeqNum;
+use super::super::socket_options::IpFields;
 use super::super::tuple::Tuple;
 use super::{Connection, Context};
 use crate::counters::Event;
@@ -28,6 +29,8 @@ pub struct Outgoing<I: Ip> {
     pub payload_len: usize,
     /// What the IP header says of congestion.
     pub ecn: Ecn,
+    /// What else the application wants there.
+    pub ip: IpFields,
 }
 
 /// Where segments go.
@@ -199,6 +202,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             } else {
                 Ecn::NotEct
             },
+            ip: self.application.ip(),
         };
         let (sender, pools) = (&mut self.sender, &mut *cx.pools);
         out.emit(&segment, |room| {
@@ -233,6 +237,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             options: self.options_out(cx),
             payload_len: 0,
             ecn: Ecn::NotEct,
+            ip: self.application.ip(),
         };
         out.emit(&segment, |_| {})?;
         self.after_ack(segment.header.ack, false);
@@ -351,6 +356,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             options,
             payload_len: 0,
             ecn: Ecn::NotEct,
+            ip: self.application.ip(),
         };
         out.emit(&segment, |_| {})?;
         self.timer.on_syn_sent(retransmissions, cx.now);

@@ -94,7 +94,8 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// Our SYN is acknowledged and the peer's is known.
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, state: State) {
         cx.events.count(Event::TcpEstablished);
-        self.timer.on_established(cx.config, cx.now);
+        self.timer.on_established(cx.now);
+        self.start_keepalive(cx);
         self.application.on_data();
         if matches!(state, State::FinWait1(_)) {
             self.sender.close();
@@ -113,7 +114,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         let syn_ack = Flags::SYN.union(Flags::ACK);
         let kind = segment.flags.intersection(syn_ack.union(Flags::RST));
         // §3.5, figure 7, line 6: the peer's SYN once more, now with the ACK of ours.
-        if kind == syn_ack && segment.seq + 1 == self.receiver.next() && segment.ack == state.iss + 1
+        if kind == syn_ack
+            && segment.seq + 1 == self.receiver.next()
+            && segment.ack == state.iss + 1
         {
             self.establish(cx, state.established());
             self.timer.on_peer_alive(cx.now);
