@@ -406,10 +406,13 @@ impl<C: CongestionControl> Sender<C> {
             },
             now,
         );
-        self.point = self.nxt;
         self.undo.forget();
-        self.set_state(CaState::Cwr);
         self.flags.insert(Flags::CWR_DUE);
+        // With nothing under way the window that had the mark is over already.
+        if self.una != self.nxt {
+            self.point = self.nxt;
+            self.set_state(CaState::Cwr);
+        }
     }
 
     /// Everything that was outstanding when it began is acknowledged.
