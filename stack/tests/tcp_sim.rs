@@ -250,7 +250,10 @@ impl Scenario {
             congestion: congestion(&mut random),
             nodelay: random.below(2) == 0,
         };
+        // The addresses come after the socket, as in a service that starts.
+        let link = host.stack.set_link(Box::default(), Instant::ZERO);
         let listener = host.stack.tcp_listen(bind, options).unwrap();
+        host.stack.set_link(link, Instant::ZERO);
         host.application = App::Server(Server {
             listener: Some(listener),
             connections: Vec::new(),

@@ -530,6 +530,8 @@ impl<I: Ip> Table<I> {
             self.remember(cx, record);
         }
         if retired.remove {
+            // Its tuple may have left before; its slot is somebody else's from here on.
+            self.wheel.cancel(self.id(Slot::Connection(kind, slot)));
             connection!(self, kind, slot, it => it.clear(cx));
             match kind {
                 CongestionKind::Cubic => drop(self.cubic.remove(slot)),

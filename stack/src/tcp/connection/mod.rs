@@ -407,6 +407,11 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// It ended this way: what is to be done about it.
     pub(crate) fn retire(&mut self, cx: &mut Context<'_>, fate: Fate) -> Retired<I> {
         let leaves = !core::mem::replace(&mut self.options.detached, true);
+        let owes_ack = self.acks.is_owed();
+        // Nothing is due any more, however long the application keeps the record.
+        self.persist.stop();
+        self.acks = AckPolicy::new(cx.now);
+        self.timer.stop();
         let answer = match fate {
             // Once: what has left may not speak for a tuple that another connection may have.
             Fate::Reset { seq, .. } if leaves => Some(self.reset(seq)),
@@ -430,7 +435,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         if let Some(record) = &time_wait {
             // The peer's FIN is acknowledged from here; an ACK of ours, which leads here from CLOSING,
             // is not (RFC 9293 §3.10.7.4, fifth).
-            let answer = self.acks.is_owed().then(|| record.acknowledgement(cx.now));
+            let answer = owes_ack.then(|| record.acknowledgement(cx.now));
             self.end(cx, CloseReason::Finished);
             return Retired {
                 leaves,

@@ -109,6 +109,12 @@ impl StateTimer {
         self.at = NEVER;
     }
 
+    /// The connection is gone: nothing is due.
+    pub(super) fn stop(&mut self) {
+        self.at = NEVER;
+        self.window_probe = None;
+    }
+
     /// A SYN left.
     pub(super) fn on_syn_sent(&mut self, retransmissions: u8, now: Instant) {
         self.at = now + handshake_timeout(retransmissions);

@@ -177,9 +177,10 @@ impl SendWindow {
         if len >= mss && mss > 0 {
             return Verdict::Send(mss);
         }
-        if unsent.queued == 0 {
+        if unsent.queued == 0 && !(unsent.last && usable == 0) {
             return Verdict::Nothing;
         }
+        // A FIN has a sequence number too: it waits for the window, and is what probes it.
         if usable == 0 {
             // SHLD-15: nothing new while the window is closed, or shrunk past SND.NXT.
             return Verdict::Closed;
@@ -263,6 +264,19 @@ mod tests {
         w.update(PEER + 1, UNA, u16::MAX);
         assert_eq!(w.window(UNA), super::super::WINDOW_MAX);
         assert_eq!(w.next_segment(&unsent(5000, 0)), Verdict::Send(1000));
+    }
+
+    /// RFC 9293 §3.4: a FIN occupies sequence space. Alone before a closed window it is to be probed
+    /// with, or the connection would wait for ever.
+    #[test]
+    fn a_fin_alone_waits_for_the_window() {
+        let fin = Unsent {
+            last: true,
+            ..unsent(0, 0)
+        };
+        assert_eq!(window(0).next_segment(&fin), Verdict::Closed);
+        assert_eq!(window(1).next_segment(&fin), Verdict::Nothing);
+        assert_eq!(window(0).next_segment(&unsent(0, 0)), Verdict::Nothing);
     }
 
     /// RFC 7323 §2.3: a shift above 14 is used as 14; §2.2: the SYN's window is not shifted.
