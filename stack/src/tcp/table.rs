@@ -12,7 +12,7 @@
 
 use super::config::TcpConfig;
 use super::congestion::{Cubic, NewReno};
-use super::connection::{Connection, Context, Fate, Output, Transmitted};
+use super::connection::{Connection, Context, Fate, Output, Places, Transmitted};
 use super::listener::{self, CongestionKind, HalfOpen};
 use super::options::OptionsOut;
 use super::segment::{Flags, Header, Segment};
@@ -28,6 +28,7 @@ use crate::table::Index;
 use crate::time::Instant;
 use crate::timer::Wheel;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// Which record: a place in the common space of ids.
 pub type Id = u32;
@@ -66,6 +67,12 @@ pub struct Table<I: Ip> {
     transmit: VecDeque<Id>,
     /// Connections with news for the application; each at most once.
     ready: VecDeque<Id>,
+    /// Connections whose applications wait for memory to write into; each at most once.
+    starved: VecDeque<Id>,
+    /// For each connection's slot, in which of these queues its last connection still stood when it was
+    /// removed: the next one takes over its places, so that no slot is queued twice and no queue grows
+    /// beyond its memory.
+    places: Vec<Places>,
     /// Records in TIME-WAIT from the oldest on, for the day the table is full.
     time_wait_order: VecDeque<Handle>,
     /// Segments that no connection sends.
@@ -158,6 +165,8 @@ impl<I: Ip> Table<I> {
             wheel: Wheel::new(ids),
             transmit: VecDeque::with_capacity(all),
             ready: VecDeque::with_capacity(all),
+            starved: VecDeque::with_capacity(all),
+            places: alloc::vec![Places::default(); all],
             time_wait_order: VecDeque::with_capacity(2 * time_wait as usize),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
         }
@@ -293,6 +302,41 @@ impl<I: Ip> Table<I> {
         }
     }
 
+    /// An application found no memory to write into: it hears when there is some, which no
+    /// acknowledgement would tell it if nothing of its own is under way.
+    #[cold]
+    pub(crate) fn starve(&mut self, kind: CongestionKind, slot: u32) {
+        let queued = connection!(self, kind, slot, it => it.queue_starved());
+        if queued == Some(true) {
+            self.starved
+                .push_back(self.id(Slot::Connection(kind, slot)));
+        }
+    }
+
+    /// Whether somebody waits for memory.
+    #[inline]
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// There is memory for `count` of those that wait for it.
+    #[cold]
+    pub(crate) fn feed(&mut self, count: u32) {
+        for _ in 0..count {
+            let Some(id) = self.starved.pop_front() else {
+                break;
+            };
+            let Slot::Connection(kind, slot) = self.slot(id) else {
+                continue;
+            };
+            match connection!(self, kind, slot, it => it.unqueue_starved()) {
+                Some(()) => self.touch(kind, slot),
+                None => self.places[id as usize].leave_starved(),
+            }
+        }
+    }
+
     /// Queues an answer; beyond the limit it is not sent.
     pub(crate) fn answer(&mut self, cx: &mut Context<'_>, answer: Answer<I>) {
         if self.answers.len() == ANSWERS_MAX {
@@ -316,17 +360,21 @@ impl<I: Ip> Table<I> {
             let Slot::Connection(kind, slot) = self.slot(id) else {
                 continue;
             };
-            // It may have ended since, and another may be in its place, queued or not.
+            // It may have ended since, and another may be in its place.
             let tuple = connection!(self, kind, slot, it => {
-                it.unqueue_to_transmit().then(|| (*it.tuple(), it.take_black_hole()))
+                it.unqueue_to_transmit();
+                (*it.tuple(), it.take_black_hole())
             });
-            if let Some(Some((tuple, black_hole))) = tuple {
-                return Some(ToTransmit {
-                    kind,
-                    slot,
-                    tuple,
-                    black_hole,
-                });
+            match tuple {
+                Some((tuple, black_hole)) => {
+                    return Some(ToTransmit {
+                        kind,
+                        slot,
+                        tuple,
+                        black_hole,
+                    });
+                }
+                None => self.places[id as usize].leave_transmit(),
             }
         }
     }
@@ -385,8 +433,10 @@ impl<I: Ip> Table<I> {
                 it.unqueue_ready();
                 it.take_news()
             });
-            if news == Some(true) {
-                return self.connection_id(kind, slot);
+            match news {
+                Some(true) => return self.connection_id(kind, slot),
+                Some(false) => {}
+                None => self.places[id as usize].leave_ready(),
             }
         }
     }
@@ -471,6 +521,7 @@ impl<I: Ip> Table<I> {
         let tuple = *connection.tuple();
         let handle = self.cubic.insert(connection)?;
         let kind = CongestionKind::Cubic;
+        self.take_places(kind, handle.slot);
         self.enter(&tuple, Slot::Connection(kind, handle.slot));
         Ok(ConnectionId { kind, handle })
     }
@@ -483,8 +534,16 @@ impl<I: Ip> Table<I> {
         let tuple = *connection.tuple();
         let handle = self.new_reno.insert(connection)?;
         let kind = CongestionKind::NewReno;
+        self.take_places(kind, handle.slot);
         self.enter(&tuple, Slot::Connection(kind, handle.slot));
         Ok(ConnectionId { kind, handle })
+    }
+
+    /// A connection begins where another may still stand in queues.
+    fn take_places(&mut self, kind: CongestionKind, slot: u32) {
+        let id = self.id(Slot::Connection(kind, slot));
+        let places = core::mem::take(&mut self.places[id as usize]);
+        connection!(self, kind, slot, it => it.take_places(places));
     }
 
     /// Whether there is room for another connection.
@@ -531,8 +590,13 @@ impl<I: Ip> Table<I> {
         }
         if retired.remove {
             // Its tuple may have left before; its slot is somebody else's from here on.
-            self.wheel.cancel(self.id(Slot::Connection(kind, slot)));
-            connection!(self, kind, slot, it => it.clear(cx));
+            let id = self.id(Slot::Connection(kind, slot));
+            self.wheel.cancel(id);
+            let places = connection!(self, kind, slot, it => {
+                it.clear(cx);
+                it.places()
+            });
+            self.places[id as usize] = places.unwrap_or_default();
             match kind {
                 CongestionKind::Cubic => drop(self.cubic.remove(slot)),
                 CongestionKind::NewReno => drop(self.new_reno.remove(slot)),

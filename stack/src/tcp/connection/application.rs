@@ -43,6 +43,29 @@ const KEEPALIVE: u16 = 1 << 7;
 const LINGER_ZERO: u16 = 1 << 8;
 /// Full-sized segments do not arrive while others might: the path is to be taken for narrower.
 const BLACK_HOLE: u16 = 1 << 9;
+/// The connection is in the table's queue of those that wait for memory.
+const IN_STARVED: u16 = 1 << 10;
+
+/// In which of the table's queues a connection stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places {
+    flags: u16,
+}
+
+impl Places {
+    /// Its turn to transmit came when it was there no more; and so for the others.
+    pub(crate) fn leave_transmit(&mut self) {
+        self.flags &= !IN_TRANSMIT;
+    }
+
+    pub(crate) fn leave_ready(&mut self) {
+        self.flags &= !IN_READY;
+    }
+
+    pub(crate) fn leave_starved(&mut self) {
+        self.flags &= !IN_STARVED;
+    }
+}
 
 impl Application {
     pub(super) fn new(options: SocketOptions) -> Self {
@@ -204,12 +227,22 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         !queued
     }
 
-    /// Takes the mark away; whether there was one.
+    /// Takes the mark away.
     #[inline]
-    pub(crate) fn unqueue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
+    pub(crate) fn unqueue_to_transmit(&mut self) {
         self.application.flags &= !IN_TRANSMIT;
-        queued
+    }
+
+    /// In which of the table's queues it stands.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            flags: self.application.flags & (IN_TRANSMIT | IN_READY | IN_STARVED),
+        }
+    }
+
+    /// Takes over the places of another.
+    pub(crate) fn take_places(&mut self, places: Places) {
+        self.application.flags |= places.flags;
     }
 
     /// Marks it as queued for the application if there is news; whether it is to be queued.
@@ -226,6 +259,21 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     #[inline]
     pub(crate) fn unqueue_ready(&mut self) {
         self.application.flags &= !IN_READY;
+    }
+
+    /// Marks it as waiting for memory, if its application wants room; whether it is to be queued.
+    pub(crate) fn queue_starved(&mut self) -> bool {
+        if self.application.flags & (WANTS_ROOM | IN_STARVED) != WANTS_ROOM {
+            return false;
+        }
+        self.application.flags |= IN_STARVED;
+        true
+    }
+
+    /// There is memory again: news for whoever wants room.
+    pub(crate) fn unqueue_starved(&mut self) {
+        self.application.flags &= !IN_STARVED;
+        self.application.on_room();
     }
 
     /// Bytes that can be read now.

@@ -23,6 +23,7 @@ mod syn_sent;
 mod timer;
 
 pub use application::Misuse;
+pub(crate) use application::Places;
 pub use output::{Blocked, Outgoing, Output, Transmitted};
 
 use super::config::TcpConfig;

@@ -302,7 +302,7 @@ impl World {
     }
 
     /// An application gets a handle.
-    fn keep(&mut self, id: TcpId) {
+    pub fn keep(&mut self, id: TcpId) {
         if self.handles.len() == HANDLES_MAX {
             self.stack.tcp_abort(id, self.now);
         } else {
