@@ -6,4 +6,3 @@ pub mod path_mtu;
 pub mod rate_limit;
 pub mod reassembly;
 pub mod route;
-pub mod source;
