@@ -922,14 +922,14 @@ fn connections_that_services_open() {
             "{}\n[limits]\ntcp_connections = 9",
             file(&format!("{to}\nconnections = 10"))
         ),
-        "t:10: limits.tcp_connections = 9: must be at least 10, the connections that services open",
+        "t:11: limits.tcp_connections = 9: must be at least 10, the connections that services open",
     );
     one(
         &format!(
             "{}\n[tcp]\nports = \"1000-2000\"\n[steering]\ndeny = [\"tcp/22\", \"tcp/1500@192.0.2.9\"]",
             file(to)
         ),
-        "t:9: tcp.ports = \"1000-2000\": steering.deny[1] = \"tcp/1500@192.0.2.9\" (line 11) leaves one \
+        "t:10: tcp.ports = \"1000-2000\": steering.deny[1] = \"tcp/1500@192.0.2.9\" (line 12) leaves one \
          of these ports to the kernel, but services connect from them: choose a range without it",
     );
     one(
