@@ -43,7 +43,8 @@ fn connect(lab: &Lab, to: &str) -> TcpStream {
 /// Byte `index` of a stream: any mistake of place shows.
 fn byte(index: usize) -> u8 {
     let mixed = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 56) as u8 ^ ((index >> 8) & 0xff) as u8
+    let ([.., top], [_, second, ..]) = (mixed.to_le_bytes(), index.to_le_bytes());
+    top ^ second
 }
 
 #[track_caller]
@@ -272,8 +273,14 @@ fn segments_on_the_wrong_queue_reach_the_worker_of_their_connection() {
     // All 32 connections on the one queue would be a coincidence of 2^-31.
     assert!(tx[0] > 0 && rx[1] == tx[0], "{tx:?} {rx:?}");
     assert_eq!(service.counter("drop", "handoff_full"), 0);
-    // Nobody's: around once, and then it is dropped; the kernel shares the address.
-    assert_eq!(counted("tcp_reset_tx"), [0, 0]);
+    // Nobody's goes around once, and the last worker answers. On a busy machine a FIN is sent twice, and the
+    // second ACK of it finds the connection gone: RFC 9293 §3.10.7.1 wants a RST then, and nothing else.
+    let resent = counted("tcp_retransmitted")[1] + counted("tcp_tail_loss_probe")[1];
+    let resets = counted("tcp_reset_tx");
+    assert!(
+        resets[0] == 0 && resets[1] <= resent,
+        "{resets:?}, {resent} resent"
+    );
 }
 
 #[test]
