@@ -20,6 +20,7 @@ mod input;
 mod output;
 mod resolve;
 mod tcp;
+mod tcp_info;
 mod version;
 
 pub use datagram::{SendError, SendTo};

@@ -10,6 +10,8 @@
 //! Records of four kinds share one space of ids, so that one lookup finds whichever there is and one
 //! wheel times them all. Every operation is O(1), and all memory is taken when the table is made.
 
+mod walk;
+
 use super::config::TcpConfig;
 use super::congestion::{Cubic, NewReno};
 use super::connection::{Connection, Context, Fate, Output, Places, Transmitted};
@@ -17,6 +19,7 @@ use super::listener::{self, CongestionKind, HalfOpen};
 use super::options::OptionsOut;
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::{IcmpError, IpFields};
 use super::time_wait::{self, TimeWait};
 use super::tuple::Tuple;
 use crate::counters::{DropReason, Event};
@@ -118,6 +121,8 @@ pub struct Answer<I: Ip> {
     pub header: Header,
     /// Its options.
     pub options: OptionsOut,
+    /// What an application wants in its IP header.
+    pub ip: IpFields,
 }
 
 /// A connection that may have something to send.
@@ -127,6 +132,8 @@ pub struct ToTransmit<I: Ip> {
     pub(crate) slot: u32,
     /// Both ends.
     pub tuple: Tuple<I::Addr>,
+    /// Its path is to be taken for narrower than it said.
+    pub black_hole: bool,
 }
 
 impl<I: Ip> Table<I> {
@@ -273,8 +280,10 @@ impl<I: Ip> Table<I> {
         slot: u32,
         segment: &Segment<'_>,
     ) {
-        if let Some(tuple) = self.tuple(Slot::Connection(kind, slot)).copied() {
-            self.answer(cx, reset_for(&tuple, segment));
+        let found = connection!(self, kind, slot, it => (*it.tuple(), it.ip_fields()));
+        if let Some((tuple, ip)) = found {
+            let reset = reset_for(&tuple, segment);
+            self.answer(cx, Answer { ip, ..reset });
         }
     }
 
@@ -356,10 +365,17 @@ impl<I: Ip> Table<I> {
             // It may have ended since, and another may be in its place.
             let tuple = connection!(self, kind, slot, it => {
                 it.unqueue_to_transmit();
-                *it.tuple()
+                (*it.tuple(), it.take_black_hole())
             });
             match tuple {
-                Some(tuple) => return Some(ToTransmit { kind, slot, tuple }),
+                Some((tuple, black_hole)) => {
+                    return Some(ToTransmit {
+                        kind,
+                        slot,
+                        tuple,
+                        black_hole,
+                    });
+                }
                 None => self.places[id as usize].leave_transmit(),
             }
         }
@@ -479,16 +495,15 @@ impl<I: Ip> Table<I> {
         cx: &mut Context<'_>,
         tuple: &Tuple<I::Addr>,
         seq: SeqNum,
-        unreachable: bool,
+        error: Option<IcmpError>,
     ) -> bool {
         let Some(Slot::Connection(kind, slot)) = self.find(tuple) else {
             return false;
         };
         let fate = connection!(self, kind, slot, it => {
-            it.has_under_way(seq).then(|| if unreachable {
-                it.on_unreachable(cx)
-            } else {
-                Fate::Alive
+            it.has_under_way(seq).then(|| match error {
+                Some(error) => it.on_icmp(cx, error),
+                None => Fate::Alive,
             })
         });
         match fate.flatten() {
@@ -703,7 +718,11 @@ impl<I: Ip> Table<I> {
                 (answer, DropReason::TcpOutOfWindow)
             }
             listener::OnSegment::Reset => {
-                let answer = reset_for(&record.tuple, segment);
+                let reset = reset_for(&record.tuple, segment);
+                let answer = Answer {
+                    ip: record.ip,
+                    ..reset
+                };
                 (answer, DropReason::TcpAckUnacceptable)
             }
         };
@@ -790,5 +809,6 @@ pub fn reset_for<I: Ip>(tuple: &Tuple<I::Addr>, segment: &Segment<'_>) -> Answer
             urgent: 0,
         },
         options: OptionsOut::NONE,
+        ip: IpFields::default(),
     }
 }
