@@ -75,11 +75,7 @@ fn one_way(seed: u64) {
         }),
         rate_bits_per_s: Some(rate),
         delay,
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small"
-        )]
+        #[expect(clippy::cast_sign_loss, reason = "16 at least")]
         queue_frames: Some(queue as usize),
         ..Impairment::default()
     };
