@@ -12,6 +12,9 @@ impl Instant {
     /// The clock's zero.
     pub const ZERO: Instant = Instant(0);
 
+    /// The end of time: later than anything, and where sums saturate.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
     /// From nanoseconds since the clock's zero.
     #[inline]
     #[must_use]

@@ -16,15 +16,33 @@ use super::version::{Header, IpStack};
 use crate::counters::Event;
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{IpAddress, Ipv4, Ipv6};
+use crate::time::Instant;
 use crate::udp::{Headers, Parts};
 use crate::wire::udp::Verified;
 use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
 use core::ops::Range;
 
+/// What is to be done with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plain {
+    /// It has a datagram for this socket.
+    Datagram(u16, Parts),
+    /// Nothing: the segment in it was taken.
+    Taken,
+    /// It takes the long way.
+    No,
+}
+
 impl<P: FramePool> Stack<P> {
-    /// The socket that a plain datagram in an untagged frame is for.
+    /// What is to be done with an untagged frame, if it is as plain as can be: the socket that a
+    /// datagram is for; or a TCP segment, which was taken.
     #[inline(always)]
-    pub(super) fn plain_datagram(&mut self, data: &[u8]) -> Option<(u16, Parts)> {
+    pub(super) fn plain_packet(&mut self, data: &[u8], now: Instant) -> Plain {
+        self.plain_packet_or_none(data, now).unwrap_or(Plain::No)
+    }
+
+    #[inline(always)]
+    fn plain_packet_or_none(&mut self, data: &[u8], now: Instant) -> Option<Plain> {
         // One look at the length for all headers.
         if data.len() < ethernet::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN {
             return None;
@@ -34,9 +52,9 @@ impl<P: FramePool> Stack<P> {
             return None;
         }
         if ethernet.has_type(ethernet::TYPE_IPV4) {
-            self.plain_ipv4(data, ethernet::HEADER_LEN)
+            self.plain_ipv4(data, ethernet::HEADER_LEN, now)
         } else if ethernet.has_type(ethernet::TYPE_IPV6) {
-            self.plain_ipv6(data, ethernet::HEADER_LEN)
+            self.plain_ipv6(data, ethernet::HEADER_LEN, now)
         } else {
             None
         }
@@ -50,34 +68,70 @@ impl<P: FramePool> Stack<P> {
         if ethernet.destination() != self.link.mac || ethernet.vlans() != self.config.vlans {
             return None;
         }
+        let offset = ethernet.payload_offset();
         match ethernet.ether_type() {
-            ethernet::TYPE_IPV4 => self.plain_ipv4(data, ethernet.payload_offset()),
-            ethernet::TYPE_IPV6 => self.plain_ipv6(data, ethernet.payload_offset()),
+            ethernet::TYPE_IPV4 => {
+                let packet = self.plain_ipv4_packet(data, offset)?;
+                let ends = (packet.source(), packet.destination());
+                let is_udp = packet.protocol() == protocol::UDP;
+                is_udp.then(|| self.plain_udp::<Ipv4>(data, offset, ends, packet.payload()))?
+            }
+            ethernet::TYPE_IPV6 => {
+                let packet = self.plain_ipv6_packet(data, offset)?;
+                let ends = (packet.source(), packet.destination());
+                let is_udp = packet.protocol() == protocol::UDP;
+                is_udp.then(|| self.plain_udp::<Ipv6>(data, offset, ends, packet.payload()))?
+            }
             _ => None,
         }
     }
 
     #[inline(always)]
-    fn plain_ipv4(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
-        let packet = ipv4::Packet::new_plain(data, offset)?;
-        let (source, destination) = (packet.source(), packet.destination());
-        if packet.protocol() != protocol::UDP
-            || source.is_invalid_source()
-            || self.v4.is_broadcast(source)
-        {
-            return None;
-        }
-        self.plain_udp::<Ipv4>(data, offset, (source, destination), packet.payload())
+    fn plain_ipv4(&mut self, data: &[u8], offset: usize, now: Instant) -> Option<Plain> {
+        let packet = self.plain_ipv4_packet(data, offset)?;
+        let ends = (packet.source(), packet.destination());
+        let (protocol, payload) = (packet.protocol(), packet.payload());
+        self.plain_payload::<Ipv4>(data, offset, ends, protocol, payload, now)
     }
 
     #[inline(always)]
-    fn plain_ipv6(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
+    fn plain_ipv6(&mut self, data: &[u8], offset: usize, now: Instant) -> Option<Plain> {
+        let packet = self.plain_ipv6_packet(data, offset)?;
+        let ends = (packet.source(), packet.destination());
+        let (protocol, payload) = (packet.protocol(), packet.payload());
+        self.plain_payload::<Ipv6>(data, offset, ends, protocol, payload, now)
+    }
+
+    #[inline(always)]
+    fn plain_ipv4_packet<'a>(&self, data: &'a [u8], offset: usize) -> Option<ipv4::Packet<'a>> {
+        let packet = ipv4::Packet::new_plain(data, offset)?;
+        let source = packet.source();
+        let valid = !source.is_invalid_source() && !self.v4.is_broadcast(source);
+        valid.then_some(packet)
+    }
+
+    #[inline(always)]
+    fn plain_ipv6_packet<'a>(&self, data: &'a [u8], offset: usize) -> Option<ipv6::Packet<'a>> {
         let packet = ipv6::Packet::new_plain(data, offset)?;
-        let (source, destination) = (packet.source(), packet.destination());
-        if packet.protocol() != protocol::UDP || source.is_invalid_source() {
-            return None;
+        (!packet.source().is_invalid_source()).then_some(packet)
+    }
+
+    #[inline(always)]
+    fn plain_payload<I: IpStack>(
+        &mut self,
+        data: &[u8],
+        offset: usize,
+        ends: (I::Addr, I::Addr),
+        protocol: u8,
+        payload: Range<usize>,
+        now: Instant,
+    ) -> Option<Plain> {
+        if protocol == protocol::UDP {
+            let (socket, parts) = self.plain_udp::<I>(data, offset, ends, payload)?;
+            return Some(Plain::Datagram(socket, parts));
         }
-        self.plain_udp::<Ipv6>(data, offset, (source, destination), packet.payload())
+        let taken = protocol == protocol::TCP && self.plain_segment::<I>(data, ends, payload, now);
+        taken.then_some(Plain::Taken)
     }
 
     #[inline(always)]
@@ -198,7 +252,6 @@ mod tests {
     use crate::socket::bind::Bind;
     use crate::stack::{Config, Disposition, Origin};
     use crate::tcp::config::TcpConfig;
-    use crate::time::Instant;
     use crate::wire::checksum::Sum;
     use alloc::boxed::Box;
     use alloc::vec;
@@ -433,7 +486,10 @@ mod tests {
             let untouched = (short.drops().clone(), short.events().clone());
             // A second time, what was found last is known.
             for _ in 0..2 {
-                let taken = short.plain_datagram(&bytes).or_else(|| short.plain_tagged_datagram(&bytes));
+                let taken = match short.plain_packet(&bytes, Instant::ZERO) {
+                    Plain::Datagram(socket, parts) => Some((socket, parts)),
+                    _ => short.plain_tagged_datagram(&bytes),
+                };
                 let mut pool = HeapPool::new(2, 2048);
                 let mut frame = pool.receive(&bytes).unwrap();
                 let result = long.receive(&mut pool, &mut frame, Origin::Ring, Instant::ZERO);
@@ -458,7 +514,8 @@ mod tests {
         use proptest::test_runner::TestRunner;
         let mut runner = TestRunner::deterministic();
         let vlans = ethernet::VlanIds::NONE;
-        let taken = |said: Said| stack(vlans).plain_datagram(&packet(&said)).is_some();
+        let taken =
+            |said: Said| stack(vlans).plain_packet(&packet(&said), Instant::ZERO) != Plain::No;
         let taken = (0..500)
             .filter(|_| taken(said().new_tree(&mut runner).unwrap().current()))
             .count();

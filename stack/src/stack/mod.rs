@@ -18,6 +18,7 @@ mod icmp;
 mod identification;
 mod input;
 mod output;
+mod plain_segment;
 mod resolve;
 mod tcp;
 mod version;
@@ -41,6 +42,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use fast_path::Plain;
 use fragments::LARGE_BYTES;
 use identification::Identifications;
 use resolve::Announcements;
@@ -260,9 +262,10 @@ impl<P: FramePool> Stack<P> {
         let data = frame.data();
         self.events.count(Event::FrameRx);
         self.events.add(Event::FrameRxBytes, data.len() as u64);
-        match self.plain_datagram(data) {
-            Some((socket, parts)) => self.enqueue_datagram(pool, socket, frame, parts),
-            None => {
+        match self.plain_packet(data, now) {
+            Plain::Datagram(socket, parts) => self.enqueue_datagram(pool, socket, frame, parts),
+            Plain::Taken => pool.give(frame),
+            Plain::No => {
                 self.aside = Some(frame);
                 self.ingest_the_long_way(pool, origin, now);
             }
@@ -275,7 +278,9 @@ impl<P: FramePool> Stack<P> {
         let Some(mut frame) = self.aside.take() else {
             return;
         };
-        if let Some((socket, parts)) = self.plain_tagged_datagram(frame.data()) {
+        if self.plain_destination == AddressWord::NONE
+            && let Some((socket, parts)) = self.plain_tagged_datagram(frame.data())
+        {
             return self.enqueue_datagram(pool, socket, frame, parts);
         }
         match self.receive(pool, &mut frame, origin, now) {

@@ -9,7 +9,7 @@
 
 use super::identification::Identifications;
 use super::input::IpMeta;
-use super::output::{Hop, Request};
+use super::output::{Hop, HopCache, Request};
 use super::version::{Header, IpStack};
 use super::{Config, Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropCounters, DropReason, Event, EventCounters};
@@ -71,6 +71,8 @@ impl Tcp {
 /// The parts of a stack that sending takes, apart from each other.
 pub(super) struct Parts<'a, I: IpStack, P: FramePool> {
     pub(super) table: &'a mut Table<I>,
+    pub(super) hops: &'a HopCache<I>,
+    pub(super) hop_generation: u32,
     pub(super) tcp: &'a mut Tcp,
     pub(super) events: &'a mut EventCounters,
     pub(super) drops: &'a mut DropCounters,
@@ -81,6 +83,12 @@ pub(super) struct Parts<'a, I: IpStack, P: FramePool> {
 }
 
 impl Tcp {
+    /// The memory of what is under way.
+    #[inline]
+    pub(super) fn pools_mut(&mut self) -> &mut Pools {
+        &mut self.pools
+    }
+
     fn context<'a>(&'a mut self, events: &'a mut EventCounters, now: Instant) -> Context<'a> {
         Context {
             config: &self.config,
@@ -490,51 +498,60 @@ impl<P: FramePool> Stack<P> {
         }
         // Those that are blocked are queued again, for the next turn.
         for _ in 0..I::state(self).tcp.to_transmit_len() {
-            let Some(to) = I::state(self).tcp.next_to_transmit() else {
-                break;
-            };
-            let Tuple { local, remote, .. } = to.tuple;
-            let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
-                Ok(hop) => (hop, Way::Out),
-                Err(DropReason::TxNeighborUnresolved) => {
-                    let hop = self.hop_through::<I>([0; 6], remote);
-                    (hop, Way::Parked)
-                }
-                // What cannot leave is as good as lost; timers will see to it.
-                Err(reason) => {
-                    let hop = self.hop_through::<I>([0; 6], remote);
-                    (hop, Way::Nowhere(reason))
-                }
-            };
-            let Parts {
-                table,
-                tcp,
-                events,
-                drops,
-                egress,
-                config,
-                link,
-                identifications,
-            } = I::tcp_parts(self);
-            let mut out = FrameOutput::<I, P> {
-                pool,
-                egress,
-                config,
-                link,
-                drops,
-                identifications,
-                hop,
-                way,
-                parked: None,
-                version: core::marker::PhantomData,
-            };
-            table.transmit(&mut tcp.context(events, now), &to, hop.mtu, &mut out);
-            if let Some(frame) = out.parked
-                && let Ok(gateway) = self.gateway_of::<I>(remote)
-                && let Err(reason) = self.park(pool, frame, gateway, local.into(), now)
-            {
-                self.drops.count(reason);
+            if self.transmit_plainly::<I>(pool, now).is_none() {
+                self.transmit_next::<I>(pool, now);
             }
+        }
+    }
+
+    /// Sends what the first connection in the queue has to send.
+    #[cold]
+    fn transmit_next<I: IpStack>(&mut self, pool: &mut P, now: Instant) {
+        let Some(to) = I::state(self).tcp.next_to_transmit() else {
+            return;
+        };
+        let Tuple { local, remote, .. } = to.tuple;
+        let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
+            Ok(hop) => (hop, Way::Out),
+            Err(DropReason::TxNeighborUnresolved) => {
+                let hop = self.hop_through::<I>([0; 6], remote);
+                (hop, Way::Parked)
+            }
+            // What cannot leave is as good as lost; timers will see to it.
+            Err(reason) => {
+                let hop = self.hop_through::<I>([0; 6], remote);
+                (hop, Way::Nowhere(reason))
+            }
+        };
+        let Parts {
+            table,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+            ..
+        } = I::tcp_parts(self);
+        let mut out = FrameOutput::<I, P> {
+            pool,
+            egress,
+            config,
+            link,
+            drops,
+            identifications,
+            hop,
+            way,
+            parked: None,
+            version: core::marker::PhantomData,
+        };
+        table.transmit(&mut tcp.context(events, now), &to, hop.mtu, &mut out);
+        if let Some(frame) = out.parked
+            && let Ok(gateway) = self.gateway_of::<I>(remote)
+            && let Err(reason) = self.park(pool, frame, gateway, local.into(), now)
+        {
+            self.drops.count(reason);
         }
     }
 

@@ -20,6 +20,7 @@ pub mod congestion;
 pub mod connection;
 pub mod deliver;
 pub mod flow;
+mod id_queue;
 pub mod isn;
 pub mod listener;
 pub mod manage;

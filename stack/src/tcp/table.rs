@@ -12,9 +12,12 @@
 
 use super::config::TcpConfig;
 use super::congestion::{Cubic, NewReno};
-use super::connection::{Connection, Context, Fate, Output, Transmitted};
+use super::connection::{Connection, Context, Fate, Output, PlainSegment, Then, Transmitted};
+use super::flow::AckDelay;
+use super::id_queue::IdQueue;
 use super::listener::{self, CongestionKind, HalfOpen};
 use super::options::OptionsOut;
+use super::pools::Pools;
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
 use super::time_wait::{self, TimeWait};
@@ -62,9 +65,9 @@ pub struct Table<I: Ip> {
     bases: [u32; 3],
     wheel: Wheel,
     /// Connections that may have something to send; each at most once.
-    transmit: VecDeque<Id>,
+    transmit: IdQueue,
     /// Connections with news for the application; each at most once.
-    ready: VecDeque<Id>,
+    ready: IdQueue,
     /// Records in TIME-WAIT from the oldest on, for the day the table is full.
     time_wait_order: VecDeque<Handle>,
     /// Segments that no connection sends.
@@ -151,8 +154,8 @@ impl<I: Ip> Table<I> {
             time_wait: Slab::new(time_wait as usize),
             bases,
             wheel: Wheel::new(ids),
-            transmit: VecDeque::with_capacity(all),
-            ready: VecDeque::with_capacity(all),
+            transmit: IdQueue::new(all),
+            ready: IdQueue::new(all),
             time_wait_order: VecDeque::with_capacity(2 * time_wait as usize),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
         }
@@ -205,6 +208,69 @@ impl<I: Ip> Table<I> {
         self.index
             .find(hash, |id| self.tuple(self.slot(id)) == Some(tuple))
             .map(|id| self.slot(id))
+    }
+
+    /// Takes an ordinary segment of a connection by the short way. False: it is not for that, and
+    /// nothing was changed.
+    #[inline(always)]
+    pub(crate) fn on_plain_segment(
+        &mut self,
+        pools: &mut Pools,
+        ack_delay: AckDelay,
+        now: Instant,
+        tuple: &Tuple<I::Addr>,
+        segment: &PlainSegment<'_>,
+    ) -> bool {
+        let hash = tuple.hash(&self.key);
+        let cubic = &self.cubic;
+        // Nearly all records are connections with CUBIC, and one look at those suffices. Another
+        // record with the same tag is rare enough to take the long way for it.
+        let is_key = |id| cubic.at(id).is_none_or(|it| it.tuple() == tuple);
+        let Some(id) = self.index.find(hash, is_key) else {
+            return false;
+        };
+        let taken = match self.cubic.at_mut(id) {
+            Some(it) => it.on_plain_segment(pools, ack_delay, now, segment),
+            None => self.on_plain_segment_elsewhere(pools, ack_delay, now, (id, tuple), segment),
+        };
+        match taken {
+            Then::LongWay => return false,
+            Then::News => {
+                self.transmit.push(id);
+                self.ready.push(id);
+            }
+            Then::Touch => self.touch_id(id),
+            Then::Schedule => {
+                let deadline = self.cubic.at(id).and_then(Connection::deadline);
+                self.schedule(id, deadline);
+            }
+        }
+        true
+    }
+
+    /// The same where the record is not a connection with CUBIC.
+    #[inline(never)]
+    fn on_plain_segment_elsewhere(
+        &mut self,
+        pools: &mut Pools,
+        ack_delay: AckDelay,
+        now: Instant,
+        (id, tuple): (Id, &Tuple<I::Addr>),
+        segment: &PlainSegment<'_>,
+    ) -> Then {
+        let Slot::Connection(CongestionKind::NewReno, slot) = self.slot(id) else {
+            return Then::LongWay;
+        };
+        match self.new_reno.at_mut(slot) {
+            Some(it) if it.tuple() == tuple => {
+                match it.on_plain_segment(pools, ack_delay, now, segment) {
+                    // When its timer is due it says when it transmits.
+                    Then::Schedule => Then::Touch,
+                    then => then,
+                }
+            }
+            _ => Then::LongWay,
+        }
     }
 
     /// Takes a segment of a connection there is a record of.
@@ -272,17 +338,23 @@ impl<I: Ip> Table<I> {
     /// Queues a connection to transmit, and for the application if there is news.
     #[inline]
     pub(crate) fn touch(&mut self, kind: CongestionKind, slot: u32) {
-        let id = self.id(Slot::Connection(kind, slot));
-        let queued =
-            connection!(self, kind, slot, it => (it.queue_to_transmit(), it.queue_ready()));
-        let Some((transmit, ready)) = queued else {
-            return;
+        self.touch_id(self.id(Slot::Connection(kind, slot)));
+    }
+
+    /// The same by id.
+    #[inline(always)]
+    fn touch_id(&mut self, id: Id) {
+        let [cubics, ..] = self.bases;
+        let wanted = if id < cubics {
+            self.cubic.at(id).map(Connection::is_wanted)
+        } else {
+            self.new_reno.at(id - cubics).map(Connection::is_wanted)
         };
-        if transmit {
-            self.transmit.push_back(id);
-        }
-        if ready {
-            self.ready.push_back(id);
+        if let Some(wanted) = wanted {
+            self.transmit.push(id);
+            if wanted {
+                self.ready.push(id);
+            }
         }
     }
 
@@ -305,15 +377,12 @@ impl<I: Ip> Table<I> {
     #[inline]
     pub fn next_to_transmit(&mut self) -> Option<ToTransmit<I>> {
         loop {
-            let id = self.transmit.pop_front()?;
+            let id = self.transmit.pop()?;
             let Slot::Connection(kind, slot) = self.slot(id) else {
                 continue;
             };
-            // It may have ended since, and another may be in its place, queued or not.
-            let tuple = connection!(self, kind, slot, it => {
-                it.unqueue_to_transmit().then(|| *it.tuple())
-            });
-            if let Some(Some(tuple)) = tuple {
+            // It may have ended since, and another may be in its place, which has nothing to send then.
+            if let Some(&tuple) = self.tuple(Slot::Connection(kind, slot)) {
                 return Some(ToTransmit { kind, slot, tuple });
             }
         }
@@ -352,6 +421,25 @@ impl<I: Ip> Table<I> {
         transmitted
     }
 
+    /// Lets the first connection in the queue send by the short way, if it is one with CUBIC:
+    /// `transmit` says whether all there is has left. `None`: the queue is empty, or its first one
+    /// takes the long way, and is still in the queue.
+    #[inline(always)]
+    pub(crate) fn transmit_next(
+        &mut self,
+        transmit: impl FnOnce(&mut Connection<I, Cubic>) -> bool,
+    ) -> Option<()> {
+        let id = self.transmit.first()?;
+        let connection = self.cubic.at_mut(id)?;
+        if !transmit(connection) {
+            return None;
+        }
+        let deadline = connection.deadline();
+        self.transmit.pop();
+        self.schedule(id, deadline);
+        Some(())
+    }
+
     /// Deadlines mostly move away, once with every ACK. The wheel is told only when one comes nearer;
     /// what fires too early finds nothing due, and says when it is.
     #[inline]
@@ -365,15 +453,11 @@ impl<I: Ip> Table<I> {
     #[inline]
     pub fn next_ready(&mut self) -> Option<ConnectionId> {
         loop {
-            let id = self.ready.pop_front()?;
+            let id = self.ready.pop()?;
             let Slot::Connection(kind, slot) = self.slot(id) else {
                 continue;
             };
-            let news = connection!(self, kind, slot, it => {
-                it.unqueue_ready();
-                it.take_news()
-            });
-            if news == Some(true) {
+            if connection!(self, kind, slot, it => it.take_news()) == Some(true) {
                 return self.connection_id(kind, slot);
             }
         }

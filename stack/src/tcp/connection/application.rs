@@ -24,11 +24,6 @@ const WANTS_ROOM: u8 = 1 << 2;
 const NODELAY: u8 = 1 << 3;
 /// A keep-alive probe is due.
 const KEEPALIVE: u8 = 1 << 4;
-/// The connection is in the table's transmit queue.
-const IN_TRANSMIT: u8 = 1 << 5;
-/// The connection is in the table's ready queue.
-const IN_READY: u8 = 1 << 6;
-
 impl Application {
     pub(super) fn new(nodelay: bool) -> Self {
         Self {
@@ -58,6 +53,17 @@ impl Application {
         if self.flags & WANTS_ROOM != 0 {
             self.flags = self.flags & !WANTS_ROOM | NEWS;
         }
+    }
+
+    #[inline]
+    pub(super) const fn wants_keepalive(self) -> bool {
+        self.flags & KEEPALIVE != 0
+    }
+
+    /// Whether there is something the application was not told of.
+    #[inline]
+    pub(super) const fn has_news(self) -> bool {
+        self.flags & NEWS != 0
     }
 
     pub(super) fn want_keepalive(&mut self) {
@@ -93,36 +99,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         news
     }
 
-    /// Marks it as queued to transmit; whether it was not.
+    /// Whether there is news for an application that still wants any.
     #[inline]
-    pub(crate) fn queue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
-        self.application.flags |= IN_TRANSMIT;
-        !queued
-    }
-
-    /// Takes the mark away; whether there was one.
-    #[inline]
-    pub(crate) fn unqueue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
-        self.application.flags &= !IN_TRANSMIT;
-        queued
-    }
-
-    /// Marks it as queued for the application if there is news; whether it is to be queued.
-    #[inline]
-    pub(crate) fn queue_ready(&mut self) -> bool {
-        let flags = self.application.flags;
-        if flags & (NEWS | IN_READY | GONE) != NEWS {
-            return false;
-        }
-        self.application.flags |= IN_READY;
-        true
-    }
-
-    #[inline]
-    pub(crate) fn unqueue_ready(&mut self) {
-        self.application.flags &= !IN_READY;
+    pub(crate) const fn is_wanted(&self) -> bool {
+        self.application.flags & (NEWS | GONE) == NEWS
     }
 
     /// Bytes that can be read now.

@@ -3,6 +3,7 @@
 //! * `input`: a segment arrived (RFC 9293 §3.10.7.4)
 //! * `syn_sent`: the same before both sides are synchronized (§3.10.7.3)
 //! * `output`: what to send now
+//! * `plain`: the short way of ordinary segments, both in and out
 //! * `timer`: deadlines that are not the sender's
 //! * `application`: read, write, close, abort
 //!
@@ -19,11 +20,13 @@
 mod application;
 mod input;
 mod output;
+mod plain;
 mod syn_sent;
 mod timer;
 
 pub use application::Misuse;
 pub use output::{Blocked, Outgoing, Output, Transmitted};
+pub(crate) use plain::{Next, PlainOutput, PlainSegment, Then};
 
 use super::config::TcpConfig;
 use super::congestion::CongestionControl;
@@ -169,12 +172,18 @@ pub(crate) struct Retired<I: Ip> {
 }
 
 impl<'a> Context<'a> {
-    /// The time in seconds: for what lives long and need not be exact.
+    /// See [`seconds`].
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "136 years")]
     pub(super) fn now_s(&self) -> u32 {
-        (self.now.as_nanos() >> 30) as u32
+        seconds(self.now)
     }
+}
+
+/// A time in seconds (of 2³⁰ ns): for what lives long and need not be exact.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "136 years")]
+const fn seconds(at: Instant) -> u32 {
+    (at.as_nanos() >> 30) as u32
 }
 
 /// RFC 9293 §3.7.1 (MUST-15): what a peer takes that does not say: 536 bytes over IPv4, 1,220 over IPv6.
@@ -346,6 +355,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     }
 
     /// What our SYN says we take: as much as our link carries.
+    #[inline]
     fn our_mss(&self) -> u16 {
         self.options.path_mtu.saturating_sub(headers_len::<I>())
     }

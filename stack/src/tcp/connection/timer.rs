@@ -68,6 +68,12 @@ impl StateTimer {
         self.window_probe.take()
     }
 
+    /// Whether the persist timer wants something sent.
+    #[inline]
+    pub(super) const fn wants_window_probe(&self) -> bool {
+        self.window_probe.is_some()
+    }
+
     /// The connection is there.
     pub(super) fn on_established(&mut self, config: &TcpConfig, now: Instant) {
         self.heard = now;
@@ -99,16 +105,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let earlier = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, None) => a,
-            (None, b) => b,
-        };
-        let sending = earlier(self.sender.deadline(), self.persist.deadline());
-        earlier(
-            earlier(sending, self.acks.deadline()),
-            self.timer.deadline(),
-        )
+        let at = |deadline: Option<Instant>| deadline.unwrap_or(Instant::NEVER);
+        let sending = at(self.sender.deadline()).min(at(self.persist.deadline()));
+        let others = at(self.acks.deadline()).min(at(self.timer.deadline()));
+        Some(sending.min(others)).filter(|&at| at != Instant::NEVER)
     }
 
     /// Runs whatever is due. Nothing is, as often as not: deadlines move without the timer being told.

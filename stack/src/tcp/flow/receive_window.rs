@@ -126,7 +126,12 @@ impl ReceiveWindow {
     #[inline]
     pub fn advertise(&mut self, space: &Space) -> u16 {
         let current = self.window(space.next);
-        let window = self.next_window(space, current);
+        // Most of the time the edge could not move far enough if the whole buffer were free.
+        let window = if self.capacity < current.saturating_add(self.worth(space)) {
+            current
+        } else {
+            self.next_window(space, current)
+        };
         let field = if window > current {
             window >> self.scale
         } else {
@@ -166,12 +171,18 @@ impl ReceiveWindow {
         let open = free >> self.scale << self.scale;
         // "RCV.BUFF - RCV.USER - RCV.WND >= min( Fr * RCV.BUFF, Eff.snd.MSS )", Fr = 1/2. A
         // window that cannot grow by a unit of the field's does not.
-        let worth = (self.capacity / 2).min(u32::from(space.mss)).max(1);
-        if open >= current.saturating_add(worth) {
+        if open >= current.saturating_add(self.worth(space)) {
             open
         } else {
             current
         }
+    }
+
+    /// By how many bytes the window has to grow for it to be told: see
+    /// [`next_window`](Self::next_window).
+    #[inline]
+    fn worth(&self, space: &Space) -> u32 {
+        (self.capacity / 2).min(u32::from(space.mss)).max(1)
     }
 
     /// The field for a right edge that stays where it is.

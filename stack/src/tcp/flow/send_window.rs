@@ -111,7 +111,7 @@ impl SendWindow {
 
     /// Takes the window of a segment without SYN whose ACK is acceptable
     /// (SND.UNA =< SEG.ACK =< SND.NXT). `field`: as in the header.
-    #[inline]
+    #[inline(always)]
     pub fn update(&mut self, seq: SeqNum, ack: SeqNum, field: u16) -> WindowUpdate {
         // RFC 9293 §3.10.7.4, fifth, ESTABLISHED: an old segment must not change the window.
         if !(self.wl1.before(seq) || self.wl1 == seq && self.wl2.at_or_before(ack)) {
