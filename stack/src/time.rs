@@ -5,7 +5,10 @@ pub use core::time::Duration;
 
 /// A point in time, in nanoseconds of the caller's monotonic clock (`CLOCK_MONOTONIC` in the
 /// service, virtual time in the simulator). Covers 584 years.
+// Aligned like a `u32`: half of what a record with times takes beside its fields was padding around
+// them, 24 bytes of a TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub struct Instant(u64);
 
 impl Instant {

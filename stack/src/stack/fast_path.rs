@@ -23,6 +23,8 @@ use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
 use core::ops::Range;
 
 /// What is to be done with a frame.
+// With a tag of its own: hidden in a datagram's `Parts`, it would have to be sifted out again.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plain {
     /// It has a datagram for this socket.

@@ -30,7 +30,7 @@ impl IdQueue {
     }
 
     /// Adds an id, unless it is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, id: Id) {
         // An id beyond the limit there is not.
         if let Some(waiting @ false) = self.waiting.get_mut(id as usize) {

@@ -122,6 +122,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Lets `read` look at the bytes that lie together at the front, until there are none or it takes
     /// fewer than there are. Returns how many it took.
+    #[inline]
     pub fn receive_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -155,7 +156,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let rtt_us = self.sender.rtt().srtt_us();
         let mss = self.our_mss();
-        self.receive_window.on_consumed(bytes, mss, rtt_us, cx.now);
+        let limit = cx.config.receive_buffer_max;
+        self.receive_window
+            .on_consumed(bytes, mss, rtt_us, limit, cx.now);
         if self.receive_window.update_due(&self.space(cx)) {
             self.acks.owe(cx.now);
         }
@@ -163,6 +166,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Bytes that can be written now.
     #[must_use]
+    #[inline]
     pub fn writable(&self, cx: &Context<'_>) -> u32 {
         if !self.state.may_send() {
             return 0;
@@ -175,6 +179,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ///
     /// # Errors
     /// [`Misuse::NotWritable`], [`Misuse::WouldBlock`] if there is room for none.
+    #[inline]
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, Misuse> {
         if let State::Closed(closed) = self.state {
             return Err(Misuse::Ended(closed.reason));
@@ -203,6 +208,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline]
     pub fn echo(&mut self, cx: &mut Context<'_>) -> Result<usize, Misuse> {
         let mut total = 0;
         while self.receiver.readable() > 0 {

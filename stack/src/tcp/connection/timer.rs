@@ -16,9 +16,10 @@ use crate::time::{Duration, Instant};
 pub(super) struct StateTimer {
     /// SYN-SENT, SYN-RECEIVED: the SYN goes out again. FIN-WAIT-2: the peer has had its time. Else:
     /// keep-alive.
-    at: Option<Instant>,
-    /// When the peer was last heard of.
-    heard: Instant,
+    /// [`Instant::NEVER`]: not set.
+    at: Instant,
+    /// When the peer was last heard of, in [ticks](ticks).
+    heard: u32,
     /// When something of ours was last acknowledged, or there was nothing to acknowledge.
     progress: Instant,
     /// Keep-alive probes without an answer.
@@ -35,24 +36,39 @@ fn handshake_timeout(retransmissions: u8) -> Duration {
     SYN_TIMEOUT.saturating_mul(1 << retransmissions.min(6))
 }
 
+/// log₂ of a tick in nanoseconds: 1.05 ms. Silence is judged by the second, and 32 bits of them wrap
+/// around after 52 days.
+const TICK_SHIFT: u32 = 20;
+
+/// A time in ticks.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "differences are taken modulo 2³²"
+)]
+const fn ticks(at: Instant) -> u32 {
+    (at.as_nanos() >> TICK_SHIFT) as u32
+}
+
 impl StateTimer {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            at: None,
-            heard: now,
+            at: Instant::NEVER,
+            heard: ticks(now),
             progress: now,
             probes: 0,
             window_probe: None,
         }
     }
 
-    pub(super) const fn deadline(&self) -> Option<Instant> {
-        self.at
+    #[inline]
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (self.at != Instant::NEVER).then_some(self.at)
     }
 
     /// A SYN left.
     pub(super) fn on_syn_sent(&mut self, retransmissions: u8, now: Instant) {
-        self.at = Some(now + handshake_timeout(retransmissions));
+        self.at = now + handshake_timeout(retransmissions);
     }
 
     /// How long the answer to our SYN took, in microseconds; unknown if it was sent again (Karn's
@@ -76,21 +92,30 @@ impl StateTimer {
 
     /// The connection is there.
     pub(super) fn on_established(&mut self, config: &TcpConfig, now: Instant) {
-        self.heard = now;
+        self.heard = ticks(now);
         self.progress = now;
-        self.at = config.keepalive.map(|keepalive| now + keepalive.idle);
+        self.at = config
+            .keepalive
+            .map_or(Instant::NEVER, |keepalive| now + keepalive.idle);
     }
 
     /// The application has gone, and all that is awaited is the peer's FIN.
     pub(super) fn on_orphan_fin_wait_2(&mut self, config: &TcpConfig, now: Instant) {
-        self.at = Some(now + config.fin_wait_2);
+        self.at = now + config.fin_wait_2;
     }
 
     /// Something acceptable came from the peer.
     #[inline]
     pub(super) fn on_peer_alive(&mut self, now: Instant) {
-        self.heard = now;
+        self.heard = ticks(now);
         self.probes = 0;
+    }
+
+    /// When the peer was last heard of, or up to a tick before.
+    fn heard(&self, now: Instant) -> Instant {
+        let silent = ticks(now).wrapping_sub(self.heard);
+        let heard = (now.as_nanos() >> TICK_SHIFT).saturating_sub(silent.into());
+        Instant::from_nanos(heard << TICK_SHIFT)
     }
 
     /// Something of ours was acknowledged.
@@ -125,13 +150,13 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             }
         }
         if due(self.persist.deadline()) {
-            if self.has_timed_out(cx, self.timer.heard) {
+            if self.has_timed_out(cx, self.timer.heard(now)) {
                 return self.abort_with_reset(cx, CloseReason::TimedOut);
             }
             let rto = self.sender.rtt().rto();
             self.timer.window_probe = self.persist.on_timer(rto, now);
         }
-        if due(self.timer.at) {
+        if self.timer.at <= now {
             return self.on_state_timer(cx);
         }
         Fate::Alive
@@ -158,7 +183,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     }
 
     fn on_state_timer(&mut self, cx: &mut Context<'_>) -> Fate {
-        self.timer.at = None;
+        self.timer.at = Instant::NEVER;
         match self.state {
             State::SynSent(state) => {
                 if state.retransmissions >= cx.config.syn_retries {
@@ -203,17 +228,17 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         else {
             return Fate::Alive;
         };
-        let due = self.timer.heard + idle;
+        let due = self.timer.heard(cx.now) + idle;
         // Data under way is its own probe.
         if due > cx.now || self.sender.unacked() > 0 {
-            self.timer.at = Some(due.max(cx.now + interval));
+            self.timer.at = due.max(cx.now + interval);
             return Fate::Alive;
         }
         if self.timer.probes >= probes {
             return self.abort_with_reset(cx, CloseReason::TimedOut);
         }
         self.timer.probes += 1;
-        self.timer.at = Some(cx.now + interval);
+        self.timer.at = cx.now + interval;
         self.application.want_keepalive();
         cx.events.count(Event::TcpKeepaliveTx);
         Fate::Alive

@@ -493,6 +493,15 @@ impl<C: CongestionControl> Sender<C> {
                 undone: false,
             };
         }
+        // The ACK of a handshake, and requests in a row: nothing is outstanding, so it tells nothing.
+        if bytes | unacked == 0 && !self.flags.has(Flags::LONG_WAY) && input.sack.is_none() {
+            return Acked {
+                kind: Acknowledged::Current,
+                bytes: 0,
+                fin: false,
+                undone: false,
+            };
+        }
         self.on_ack_long_way(pools, input)
     }
 
