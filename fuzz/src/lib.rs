@@ -5,12 +5,16 @@
 //! * [`segment`]: TCP segments, options and SYN cookies
 //! * [`reassembly`], [`neighbor`], [`route`], [`timer`]: one part of the stack beside a slow model
 //! * [`world`]: the whole stack, shared with the property tests
+//! * [`conversation`]: the whole of TCP, in every state, likewise shared
 //! * [`steering`]: the steering decision beside the stack
 //! * [`configuration`]: any text
 //! * [`seeds`]: right inputs to start from
 #![forbid(unsafe_code)]
 
 pub mod configuration;
+#[path = "../../stack/tests/properties/conversation/mod.rs"]
+#[expect(missing_docs, reason = "written for a test")]
+pub mod conversation;
 pub mod neighbor;
 pub mod reassembly;
 pub mod route;
@@ -27,7 +31,7 @@ pub mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("ethernet", wire::ethernet),
     ("arp", wire::arp),
     ("ipv4", wire::ipv4),
@@ -43,6 +47,7 @@ pub const TARGETS: [Target; 17] = [
     ("route", route::route),
     ("timer", timer::timer),
     ("stack", world::World::run),
+    ("conversation", conversation::World::run),
     ("config", configuration::config),
     ("steer", steering::steer),
 ];

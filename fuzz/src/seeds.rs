@@ -26,6 +26,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "route" => route(),
         "timer" => timers(),
         "stack" => stack(),
+        "conversation" => conversations(),
         "config" => configurations(),
         "steer" => decisions(),
         other => panic!("no target {other}"),
@@ -210,6 +211,36 @@ fn stack() -> Vec<Vec<u8>> {
         [4; 8],
     ] {
         programs.push(program(settings, &everything));
+    }
+    programs
+}
+
+/// Every state, with a few words after it: segments in order and out of it, a read, an answer, a close,
+/// time to the next timers.
+fn conversations() -> Vec<Vec<u8>> {
+    const DATA: [u8; 4] = [1, 0, 1, 3];
+    const ODD: [u8; 12] = [60, 0, 0, 5, 200, 0, 0, 180, 3, 0, 0, 0];
+    const SEND: [u8; 4] = [130, 0, 0, 3];
+    const READ: [u8; 4] = [130, 4, 0, 0];
+    const CLOSE: [u8; 4] = [130, 10, 0, 0];
+    const TIMERS: [u8; 4] = [195, 0, 9, 7];
+    let words = [
+        &DATA[..],
+        &ODD,
+        &SEND,
+        &READ,
+        &TIMERS,
+        &DATA,
+        &CLOSE,
+        &TIMERS,
+    ]
+    .concat();
+    let states = (0..12_u8).flat_map(|state| [0, 5, 26].map(|how| (state, how)));
+    let mut programs: Vec<Vec<u8>> = states
+        .map(|(state, how)| [&[0, 0, 0, 0, state, how], &words[..]].concat())
+        .collect();
+    for options in [0b10, 0b100, 0b1000, 0b1_0000, 0b1100_0001] {
+        programs.push([&[0xff, options, 1, 0, 4, 0], &words[..], &words].concat());
     }
     programs
 }

@@ -365,6 +365,7 @@ impl<P: FramePool> Stack<P> {
         self.v6.set_addresses(&self.link.addresses);
         self.forget_next_hops();
         self.rebuild_demux();
+        self.rebuild_tcp_listeners();
         if self.config.announce {
             // RFC 5227 §2.1, RFC 4861 §7.2.6: a link that came back may be another, and an address
             // that moved to another NIC is to be found there.

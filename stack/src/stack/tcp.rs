@@ -478,6 +478,11 @@ impl<P: FramePool> Stack<P> {
         let mut cx = tcp.context(events, now);
         v4.tcp.expire(&mut cx);
         v6.tcp.expire(&mut cx);
+        if v4.tcp.is_starved() || v6.tcp.is_starved() {
+            let free = cx.pools.send.free_chunks();
+            v4.tcp.feed(free.div_ceil(2));
+            v6.tcp.feed(free.div_ceil(2));
+        }
     }
 
     /// Sends what connections have to send. Call it after the applications have been served and
@@ -953,7 +958,11 @@ impl<P: FramePool> Stack<P> {
     #[inline]
     pub fn tcp_send(&mut self, id: TcpId, now: Instant, bytes: &[u8]) -> Result<usize, Misuse> {
         let sent = with_connection!(self, now, id, |it, cx| it.send(cx, bytes));
-        let sent = sent.ok_or(Misuse::NoSuchConnection)??;
+        let sent = sent.ok_or(Misuse::NoSuchConnection)?;
+        if sent != Ok(bytes.len()) && self.tcp.pools.send.free_chunks() == 0 {
+            self.starve_tcp(id);
+        }
+        let sent = sent?;
         self.touch_tcp(id);
         Ok(sent)
     }
@@ -967,6 +976,9 @@ impl<P: FramePool> Stack<P> {
     pub fn tcp_echo(&mut self, id: TcpId, now: Instant) -> Result<usize, Misuse> {
         let echoed = with_connection!(self, now, id, |it, cx| it.echo(cx));
         let echoed = echoed.ok_or(Misuse::NoSuchConnection)??;
+        if self.tcp.pools.send.free_chunks() == 0 {
+            self.starve_tcp(id);
+        }
         self.touch_tcp(id);
         Ok(echoed)
     }
@@ -1002,6 +1014,14 @@ impl<P: FramePool> Stack<P> {
         match id.version {
             Version::V4 => self.v4.tcp.touch(id.id.kind, id.id.handle.slot),
             Version::V6 => self.v6.tcp.touch(id.id.kind, id.id.handle.slot),
+        }
+    }
+
+    #[cold]
+    fn starve_tcp(&mut self, id: TcpId) {
+        match id.version {
+            Version::V4 => self.v4.tcp.starve(id.id.kind, id.id.handle.slot),
+            Version::V6 => self.v6.tcp.starve(id.id.kind, id.id.handle.slot),
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Table<I: Ip> {
     transmit: IdQueue,
     /// Connections with news for the application; each at most once.
     ready: IdQueue,
+    /// Connections whose applications wait for memory to write into; each at most once.
+    starved: IdQueue,
     /// Records in TIME-WAIT from the oldest on, for the day the table is full.
     time_wait_order: VecDeque<Handle>,
     /// Segments that no connection sends.
@@ -156,6 +158,7 @@ impl<I: Ip> Table<I> {
             wheel: Wheel::new(ids),
             transmit: IdQueue::new(all),
             ready: IdQueue::new(all),
+            starved: IdQueue::new(all),
             time_wait_order: VecDeque::with_capacity(2 * time_wait as usize),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
         }
@@ -354,6 +357,38 @@ impl<I: Ip> Table<I> {
             self.transmit.push(id);
             if wanted {
                 self.ready.push(id);
+            }
+        }
+    }
+
+    /// An application found no memory to write into: it hears when there is some, which no
+    /// acknowledgement would tell it if nothing of its own is under way.
+    #[cold]
+    pub(crate) fn starve(&mut self, kind: CongestionKind, slot: u32) {
+        if connection!(self, kind, slot, it => it.wants_room()) == Some(true) {
+            self.starved.push(self.id(Slot::Connection(kind, slot)));
+        }
+    }
+
+    /// Whether somebody waits for memory.
+    #[inline]
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// There is memory for `count` of those that wait for it.
+    #[cold]
+    pub(crate) fn feed(&mut self, count: u32) {
+        for _ in 0..count {
+            let Some(id) = self.starved.pop() else {
+                break;
+            };
+            let Slot::Connection(kind, slot) = self.slot(id) else {
+                continue;
+            };
+            if connection!(self, kind, slot, it => it.on_memory()).is_some() {
+                self.touch(kind, slot);
             }
         }
     }
@@ -603,6 +638,9 @@ impl<I: Ip> Table<I> {
             self.remember(cx, record);
         }
         if retired.remove {
+            // Its tuple may have left before; its slot is somebody else's from here on.
+            let id = self.id(Slot::Connection(kind, slot));
+            self.wheel.cancel(id);
             connection!(self, kind, slot, it => it.clear(cx));
             match kind {
                 CongestionKind::Cubic => drop(self.cubic.remove(slot)),

@@ -2,10 +2,13 @@
 //! wrong leaves. `fuzz/` does the same without an end.
 //!
 //! * [`world`]: a stack with everything around it, and a judge who looks at what leaves
+//! * [`conversation`]: a stack with TCP, and peers that may do anything; [`conversations`] with them
 //! * [`parsers`]: our parsers beside those of others
 //! * [`regressions`]: what was found once
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod conversation;
+mod conversations;
 mod parsers;
 mod regressions;
 mod world;

@@ -175,10 +175,6 @@ const NOT_YET: &[(&str, &str)] = &[
         "a byte for a closed window is not acknowledged",
     ),
     ("window/shrinks.pkt", "CWR without ECN behind a timeout"),
-    (
-        "window/zero-unanswered.pkt",
-        "a connection that was given up sends resets without end",
-    ),
 ];
 
 #[test]

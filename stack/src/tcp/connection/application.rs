@@ -105,6 +105,16 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         self.application.flags & (NEWS | GONE) == NEWS
     }
 
+    /// Whether its application wants room.
+    pub(crate) const fn wants_room(&self) -> bool {
+        self.application.flags & WANTS_ROOM != 0
+    }
+
+    /// There is memory again: news for whoever wants room.
+    pub(crate) fn on_memory(&mut self) {
+        self.application.on_room();
+    }
+
     /// Bytes that can be read now.
     #[inline]
     #[must_use]

@@ -12,7 +12,9 @@ use crate::ip::address::Ip;
 use crate::time::{Duration, Instant};
 
 /// One deadline, whose meaning is the state's, and what it is measured from.
+// Packed: nothing of a connection, of which there are very many, is padding.
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed)]
 pub(super) struct StateTimer {
     /// SYN-SENT, SYN-RECEIVED: the SYN goes out again. FIN-WAIT-2: the peer has had its time. Else:
     /// keep-alive.
@@ -63,7 +65,14 @@ impl StateTimer {
 
     #[inline]
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (self.at != Instant::NEVER).then_some(self.at)
+        let at = self.at;
+        (at != Instant::NEVER).then_some(at)
+    }
+
+    /// The connection is gone: nothing is due.
+    pub(super) fn stop(&mut self) {
+        self.at = Instant::NEVER;
+        self.window_probe = None;
     }
 
     /// A SYN left.
@@ -156,7 +165,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             let rto = self.sender.rtt().rto();
             self.timer.window_probe = self.persist.on_timer(rto, now);
         }
-        if self.timer.at <= now {
+        if due(self.timer.deadline()) {
             return self.on_state_timer(cx);
         }
         Fate::Alive

@@ -28,7 +28,9 @@ const RTT_UNKNOWN_US: u32 = 100_000;
 const HEADROOM_SEGMENTS: u32 = 16;
 
 /// Our window: RCV.WND, and how large RCV.BUFF may become.
+// Packed: nothing of a connection, of which there are very many, is padding.
 #[derive(Clone, Debug)]
+#[repr(Rust, packed)]
 pub struct ReceiveWindow {
     /// The first sequence number nothing was promised for: the right edge, RCV.NXT + RCV.WND.
     edge: SeqNum,
@@ -213,7 +215,8 @@ impl ReceiveWindow {
 
     /// A round trip is over: was it more than any before?
     fn end_round(&mut self, mss: u16, limit: u32) {
-        let consumed = core::mem::take(&mut self.consumed);
+        let consumed = self.consumed;
+        self.consumed = 0;
         if consumed <= self.consumed_max {
             return;
         }

@@ -20,7 +20,9 @@ use crate::time::Duration;
 pub const OVERRIDE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The peer's window: SND.WND, SND.WL1, SND.WL2 (RFC 9293 §3.3.1).
+// Packed: nothing of a connection, of which there are very many, is padding.
 #[derive(Clone, Debug)]
+#[repr(Rust, packed)]
 pub struct SendWindow {
     /// The first sequence number the peer does not want.
     edge: SeqNum,
@@ -114,7 +116,8 @@ impl SendWindow {
     #[inline(always)]
     pub fn update(&mut self, seq: SeqNum, ack: SeqNum, field: u16) -> WindowUpdate {
         // RFC 9293 §3.10.7.4, fifth, ESTABLISHED: an old segment must not change the window.
-        if !(self.wl1.before(seq) || self.wl1 == seq && self.wl2.at_or_before(ack)) {
+        let Self { wl1, wl2, .. } = *self;
+        if !(wl1.before(seq) || wl1 == seq && wl2.at_or_before(ack)) {
             return WindowUpdate::Stale;
         }
         // MUST-1: unsigned; REC-1: 32 bits.
@@ -177,9 +180,10 @@ impl SendWindow {
         if len >= mss && mss > 0 {
             return Verdict::Send(mss);
         }
-        if unsent.queued == 0 {
+        if unsent.queued == 0 && !(unsent.last && usable == 0) {
             return Verdict::Nothing;
         }
+        // A FIN has a sequence number too: it waits for the window, and is what probes it.
         if usable == 0 {
             // SHLD-15: nothing new while the window is closed, or shrunk past SND.NXT.
             return Verdict::Closed;
@@ -263,6 +267,19 @@ mod tests {
         w.update(PEER + 1, UNA, u16::MAX);
         assert_eq!(w.window(UNA), super::super::WINDOW_MAX);
         assert_eq!(w.next_segment(&unsent(5000, 0)), Verdict::Send(1000));
+    }
+
+    /// RFC 9293 §3.4: a FIN occupies sequence space. Alone before a closed window it is to be probed
+    /// with, or the connection would wait for ever.
+    #[test]
+    fn a_fin_alone_waits_for_the_window() {
+        let fin = Unsent {
+            last: true,
+            ..unsent(0, 0)
+        };
+        assert_eq!(window(0).next_segment(&fin), Verdict::Closed);
+        assert_eq!(window(1).next_segment(&fin), Verdict::Nothing);
+        assert_eq!(window(0).next_segment(&unsent(0, 0)), Verdict::Nothing);
     }
 
     /// RFC 7323 §2.3: a shift above 14 is used as 14; §2.2: the SYN's window is not shifted.
