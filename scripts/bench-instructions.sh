@@ -2,7 +2,7 @@
 # Counts the instructions of one UDP echo, and of what TCP does, under callgrind and writes the tables
 # in bench/BASELINE.md.
 #
-#   scripts/bench-instructions.sh             counts, writes the table
+#   scripts/bench-instructions.sh             counts, writes the tables; and times TCP against smoltcp
 #   scripts/bench-instructions.sh --check     counts, compares with the table; fails if something grew
 #                                             by more than 3 %
 #
@@ -129,6 +129,11 @@ count_tcp() {
     done
 }
 
+# race VERSION: a line `WORK/CONNECTIONS NS NS-OF-SMOLTCP RATIO` for each, sorted.
+race() {
+    "$program" tcp race "$1" | sed 's/ /\//' | sort
+}
+
 counted=$(count)
 counted_tcp=$(count_tcp)
 
@@ -150,6 +155,13 @@ if [ "$check" = no ]; then
         while read -r subject connections v4 v6; do
             echo "| $subject | $connections | $v4 | $v6 |"
         done <<<"$counted_tcp"
+        echo
+        # One after the other, so the two are disturbed alike; what counts is the ratio.
+        echo "| work | connections | IPv4: ns | smoltcp | times | IPv6: ns | smoltcp | times |"
+        echo "|---|--:|--:|--:|--:|--:|--:|--:|"
+        join -j 1 <(race ipv4) <(race ipv6) | while read -r name v4 v4_theirs v4_ratio v6 v6_theirs v6_ratio; do
+            echo "| ${name%%/*} | ${name##*/} | $v4 | $v4_theirs | $v4_ratio | $v6 | $v6_theirs | $v6_ratio |"
+        done
         echo
         sed -n '/^<!-- end -->/,$p' "$table"
     } >"$table.new"

@@ -62,6 +62,12 @@ impl<P: FramePool> Stack<P> {
             local_port: packet.destination_port(),
             remote_port: packet.source_port(),
         };
+        let Parts {
+            table, tcp, events, ..
+        } = I::tcp_parts(self);
+        let Some(id) = table.find_open(&tuple) else {
+            return false;
+        };
         let segment = PlainSegment {
             seq: SeqNum::new(packet.seq()),
             ack: SeqNum::new(packet.ack()),
@@ -69,12 +75,9 @@ impl<P: FramePool> Stack<P> {
             timestamps,
             payload: packet.payload_bytes(),
         };
-        let Parts {
-            table, tcp, events, ..
-        } = I::tcp_parts(self);
         let ack_delay = tcp.config.ack_delay;
         let pools = tcp.pools_mut();
-        if !table.on_plain_segment(pools, ack_delay, now, &tuple, &segment) {
+        if !table.on_plain_segment(pools, ack_delay, now, id, &segment) {
             return false;
         }
         events.count(Event::TcpSegmentRx);
@@ -249,3 +252,6 @@ fn write<I: IpStack, C: CongestionControl>(
     let at = ethernet::HEADER_LEN + I::HEADER_BYTES;
     wire::emit_with_sum(headers, at, &header, options, sum)
 }
+
+#[cfg(test)]
+mod tests;

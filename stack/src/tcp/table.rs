@@ -213,28 +213,44 @@ impl<I: Ip> Table<I> {
             .map(|id| self.slot(id))
     }
 
-    /// Takes an ordinary segment of a connection by the short way. False: it is not for that, and
-    /// nothing was changed.
+    /// The open connection that an ordinary segment may be for.
+    #[inline(always)]
+    pub(crate) fn find_open(&self, tuple: &Tuple<I::Addr>) -> Option<Id> {
+        let hash = tuple.hash(&self.key);
+        // Nearly all records are connections with CUBIC, and one look at those suffices. Another
+        // record with the same tag is looked at more closely below.
+        let is_key = |id| self.cubic.at(id).is_none_or(|it| it.tuple() == tuple);
+        let id = self.index.find(hash, is_key)?;
+        let open = match self.cubic.at(id) {
+            Some(it) => it.is_open(),
+            None => self.is_open_elsewhere(id, tuple),
+        };
+        open.then_some(id)
+    }
+
+    #[inline(never)]
+    fn is_open_elsewhere(&self, id: Id, tuple: &Tuple<I::Addr>) -> bool {
+        let Slot::Connection(CongestionKind::NewReno, slot) = self.slot(id) else {
+            return false;
+        };
+        let connection = self.new_reno.at(slot);
+        connection.is_some_and(|it| it.tuple() == tuple && it.is_open())
+    }
+
+    /// Takes an ordinary segment of the connection that [`find_open`](Self::find_open) found, by the
+    /// short way. False: it is not for that, and nothing was changed.
     #[inline(always)]
     pub(crate) fn on_plain_segment(
         &mut self,
         pools: &mut Pools,
         ack_delay: AckDelay,
         now: Instant,
-        tuple: &Tuple<I::Addr>,
+        id: Id,
         segment: &PlainSegment<'_>,
     ) -> bool {
-        let hash = tuple.hash(&self.key);
-        let cubic = &self.cubic;
-        // Nearly all records are connections with CUBIC, and one look at those suffices. Another
-        // record with the same tag is rare enough to take the long way for it.
-        let is_key = |id| cubic.at(id).is_none_or(|it| it.tuple() == tuple);
-        let Some(id) = self.index.find(hash, is_key) else {
-            return false;
-        };
         let taken = match self.cubic.at_mut(id) {
             Some(it) => it.on_plain_segment(pools, ack_delay, now, segment),
-            None => self.on_plain_segment_elsewhere(pools, ack_delay, now, (id, tuple), segment),
+            None => self.on_plain_segment_elsewhere(pools, ack_delay, now, id, segment),
         };
         match taken {
             Then::LongWay => return false,
@@ -258,21 +274,19 @@ impl<I: Ip> Table<I> {
         pools: &mut Pools,
         ack_delay: AckDelay,
         now: Instant,
-        (id, tuple): (Id, &Tuple<I::Addr>),
+        id: Id,
         segment: &PlainSegment<'_>,
     ) -> Then {
         let Slot::Connection(CongestionKind::NewReno, slot) = self.slot(id) else {
             return Then::LongWay;
         };
-        match self.new_reno.at_mut(slot) {
-            Some(it) if it.tuple() == tuple => {
-                match it.on_plain_segment(pools, ack_delay, now, segment) {
-                    // When its timer is due it says when it transmits.
-                    Then::Schedule => Then::Touch,
-                    then => then,
-                }
-            }
-            _ => Then::LongWay,
+        let Some(it) = self.new_reno.at_mut(slot) else {
+            return Then::LongWay;
+        };
+        match it.on_plain_segment(pools, ack_delay, now, segment) {
+            // When its timer is due it says when it transmits.
+            Then::Schedule => Then::Touch,
+            then => then,
         }
     }
 

@@ -83,7 +83,14 @@ pub(crate) enum Next {
 }
 
 impl<I: Ip, C: CongestionControl> Connection<I, C> {
-    /// Takes a segment, if it is what nearly every segment is.
+    /// Whether both directions are open.
+    #[inline]
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Established(_))
+    }
+
+    /// Takes a segment of a connection that [is open](Self::is_open), if it is what nearly every
+    /// segment is.
     // By itself: with what finds the connection it would have too few registers.
     #[inline(never)]
     pub(crate) fn on_plain_segment(
@@ -100,9 +107,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             timestamps,
             payload,
         } = *segment;
-        let State::Established(_) = self.state else {
-            return Then::LongWay;
-        };
+        debug_assert!(self.is_open(), "misuse: not open");
         // All of it is new, in order, in the window, and there is memory for it.
         if seq != self.receiver.next()
             || !self.receiver.is_plain()

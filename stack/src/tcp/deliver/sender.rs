@@ -493,6 +493,27 @@ impl<C: CongestionControl> Sender<C> {
                 undone: false,
             };
         }
+        // The last ACK of a connection: the one segment outstanding has FIN, with or without data.
+        if bytes == unacked
+            && self.is_only_fin_peculiar()
+            && input.sack.is_none()
+            && self.board.first() != NONE
+            && bytes != 0
+        {
+            let first = pools.records.get(self.board.first());
+            if first.end == ack && first.seq == self.una && !first.retransmitted {
+                let sent = first.sent;
+                self.on_ack_of_only(pools, bytes, sent, input.now);
+                self.flags.remove(Flags::FIN_SENT);
+                self.flags.insert(Flags::FIN_ACKED);
+                return Acked {
+                    kind: Acknowledged::New,
+                    bytes: bytes - 1,
+                    fin: true,
+                    undone: false,
+                };
+            }
+        }
         // The ACK of a handshake, and requests in a row: nothing is outstanding, so it tells nothing.
         if bytes | unacked == 0 && !self.flags.has(Flags::LONG_WAY) && input.sack.is_none() {
             return Acked {
@@ -537,6 +558,13 @@ impl<C: CongestionControl> Sender<C> {
             self.on_ack_in_order(pools, ack, bytes, unacked, now);
         }
         Some(bytes)
+    }
+
+    /// Whether a FIN under way is all that is out of the ordinary.
+    #[inline]
+    fn is_only_fin_peculiar(&self) -> bool {
+        let Flags(flags) = self.flags;
+        flags & Flags::LONG_WAY.0 == Flags::FIN_SENT.0 && self.board.in_flight() == self.unacked()
     }
 
     /// Whether new data is all that may be to be sent: nothing to repair, no FIN, nothing to tell of

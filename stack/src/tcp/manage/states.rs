@@ -375,7 +375,7 @@ mod tests {
             retransmissions: 2,
         };
         let received = sent.syn();
-        assert_eq!(received.iss, ISS);
+        assert_eq!({ received.iss }, ISS);
         assert_eq!(received.established(), State::Established(Established));
         let state = State::SynReceived(received).on_close().unwrap();
         let State::SynReceived(received) = state else {
