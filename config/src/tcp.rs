@@ -53,8 +53,9 @@ impl Default for Tcp {
             rto_min_ms: 200,
             // TCP_DELACK_MIN.
             ack_delay_ms: 40,
-            // tcp_syn_retries, tcp_synack_retries.
-            syn_retries: 6,
+            // RFC 9293 §3.8.3, MUST-23: three minutes at least; with tcp_syn_retries = 6 it is two.
+            syn_retries: 7,
+            // tcp_synack_retries.
             syn_ack_retries: 5,
             syn_cookies: SynCookies::WhenFull,
             // tcp_challenge_ack_limit, before it was lifted.

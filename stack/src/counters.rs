@@ -175,6 +175,7 @@ counters! {
         IcmpErrorRx = "icmp_error_rx", "ICMP errors received about flows of ours.";
         PathMtuLearned = "path_mtu_learned", "Path MTUs lowered by an ICMP message.";
         PathMtuRefused = "path_mtu_refused", "ICMP messages about path MTUs that make no sense, or claim less than IPv6 guarantees.";
+        PathMtuBlackHole = "path_mtu_black_hole", "Paths on which long TCP segments vanished without a word: shorter ones are sent (RFC 8899).";
         ArpRx = "arp_rx", "ARP packets about addresses of ours.";
         ArpReplied = "arp_replied", "ARP requests answered.";
         NdpReplied = "ndp_replied", "Neighbour solicitations answered.";

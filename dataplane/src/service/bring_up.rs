@@ -282,11 +282,15 @@ fn tcp_config(config: &Config, secret: [u64; 2]) -> TcpConfig {
         syn_retries: tcp.syn_retries,
         syn_ack_retries: tcp.syn_ack_retries,
         user_timeout: seconds(tcp.user_timeout_s),
-        keepalive: (tcp.keepalive_idle_s > 0).then(|| Keepalive {
-            idle: seconds(tcp.keepalive_idle_s),
+        keepalive: Keepalive {
+            always: tcp.keepalive_idle_s > 0,
+            idle: match tcp.keepalive_idle_s {
+                0 => Keepalive::DEFAULT.idle,
+                idle_s => seconds(idle_s),
+            },
             interval: seconds(tcp.keepalive_interval_s),
             probes: tcp.keepalive_probes,
-        }),
+        },
         time_wait_period: seconds(tcp.time_wait_s),
         fin_wait_2: seconds(tcp.fin_wait_2_s),
         syn_cookies: match tcp.syn_cookies {

@@ -225,12 +225,13 @@ fn write<I: IpStack, C: CongestionControl>(
         reason = "shorter than the path's MTU"
     )]
     let len = header_len as u16 + output.len;
+    let fields = connection.ip_fields();
     let ip = Header::<I> {
         source: local,
         destination: remote,
         protocol: protocol::TCP,
-        tos: 0,
-        ttl,
+        tos: fields.traffic_class(),
+        ttl: fields.hop_limit(ttl),
         fragmentable: None,
         payload_len: len,
     };

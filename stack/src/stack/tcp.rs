@@ -14,7 +14,7 @@ use super::version::{Header, IpStack};
 use super::{Config, Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropCounters, DropReason, Event, EventCounters};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ip, Ipv4, Ipv6};
+use crate::ip::address::{Ip, IpAddress, Ipv4, Ipv6};
 use crate::link::{AddressOwner, LinkState};
 use crate::queue::Queue;
 use crate::socket::bind::{Bind, BindError};
@@ -32,6 +32,7 @@ use crate::tcp::pools::{MemoryUse, Pools};
 use crate::tcp::port::PortSelector;
 use crate::tcp::segment::{self, Ecn, Flags, Header as TcpHeader, Segment};
 use crate::tcp::seq::SeqNum;
+use crate::tcp::socket_options::{IcmpError, SocketOption, SocketOptions, SoftError};
 use crate::tcp::syn_cookie;
 use crate::tcp::table::{Answer, Outcome, Slot, Table, reset_for};
 use crate::tcp::tuple::Tuple;
@@ -51,6 +52,8 @@ pub(super) struct Tcp {
     pub(super) listeners: Listeners,
     secret: Secret,
     ports: Option<PortSelector>,
+    /// When a SYN cookie was sent last.
+    cookie_sent: Option<Instant>,
 }
 
 impl Tcp {
@@ -63,6 +66,7 @@ impl Tcp {
             listeners: Listeners::new(config.listeners.into()),
             secret,
             ports: PortSelector::new(secret, first..=last),
+            cookie_sent: None,
             config: config.clone(),
         }
     }
@@ -213,11 +217,19 @@ impl<P: FramePool> Stack<P> {
         if flags.contains(Flags::RST) {
             return Err(DropReason::TcpNoSocket);
         }
+        // RFC 9293 §3.10.7.2, fourth: in LISTEN, what has neither SYN nor ACK is dropped.
+        if listener.is_some() && !flags.intersects(Flags::SYN.union(Flags::ACK)) {
+            return Err(DropReason::TcpNoSyn);
+        }
         // The first segment behind a handshake with a cookie is the only one that can be checked. What
         // overtook it must not end the connection; it comes again.
-        if listener.is_some()
+        let cookies_out = self
+            .tcp
+            .cookie_sent
+            .is_some_and(|sent| now.saturating_since(sent) <= syn_cookie::LIFETIME_MAX);
+        if cookies_out
+            && listener.is_some()
             && flags.contains(Flags::ACK)
-            && self.tcp.config.syn_cookies != SynCookies::Never
             && syn_cookie::is_plausible(&self.tcp.secret, tuple, segment.ack - 1, now)
         {
             return Err(DropReason::TcpCookieOvertaken);
@@ -253,6 +265,7 @@ impl<P: FramePool> Stack<P> {
         else {
             return Err(DropReason::TcpNoSocket);
         };
+        let ip = socket.socket.ip;
         // A queue of complete connections that nobody accepts is no place for more, cookie or not.
         if socket.is_accept_queue_full() {
             return Err(DropReason::TcpBacklogFull);
@@ -306,7 +319,9 @@ impl<P: FramePool> Stack<P> {
                     }),
                     ..OptionsOut::NONE
                 },
+                ip,
             };
+            tcp.cookie_sent = Some(now);
             events.count(Event::TcpSynCookieTx);
             table.answer(&mut tcp.context(events, now), answer);
             return Ok(Disposition::Done);
@@ -327,6 +342,7 @@ impl<P: FramePool> Stack<P> {
             listener: handle,
             path_mtu,
             last_challenge: LastChallenge::default(),
+            ip,
         };
         tcp.listeners.on_half_open(slot);
         events.count(Event::TcpSynRx);
@@ -352,6 +368,7 @@ impl<P: FramePool> Stack<P> {
         let accepted = syn_cookie::check(&tcp.secret, tuple, irs, iss, timestamps, now)?;
         events.count(Event::TcpSynCookieRx);
         let listener = tcp.listeners.handle(slot)?;
+        let ip = tcp.listeners.at(slot)?.socket.ip;
         let record = HalfOpen {
             tuple: *tuple,
             iss,
@@ -368,6 +385,7 @@ impl<P: FramePool> Stack<P> {
             listener,
             path_mtu,
             last_challenge: LastChallenge::default(),
+            ip,
         };
         Some(self.establish::<I>(&record, segment, now))
     }
@@ -403,7 +421,7 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let Parts { table, tcp, .. } = I::tcp_parts(self);
-        let kind = tcp.listeners.options(record.listener)?.congestion;
+        let (kind, _) = tcp.listeners.options(record.listener)?;
         if !table.has_room(kind) {
             return Err(DropReason::TcpConnectionsFull);
         }
@@ -422,13 +440,14 @@ impl<P: FramePool> Stack<P> {
             table, tcp, events, ..
         } = I::tcp_parts(self);
         tcp.listeners.may_complete(record.listener)?;
-        let options = tcp.listeners.options(record.listener)?;
+        let (congestion, mut options) = tcp.listeners.options(record.listener)?;
+        options.keepalive |= tcp.config.keepalive.always;
         let opening = Opening {
             tuple: record.tuple,
             iss: record.iss,
             clock: record.clock,
             path_mtu: record.path_mtu,
-            nodelay: options.nodelay,
+            options,
         };
         let us = now.saturating_since(record.begun).as_micros();
         let handshake = Handshake {
@@ -442,7 +461,7 @@ impl<P: FramePool> Stack<P> {
                 .filter(|_| record.retransmissions == 0),
         };
         let mut cx = tcp.context(events, now);
-        let id = match options.congestion {
+        let id = match congestion {
             CongestionKind::Cubic => table
                 .insert_cubic(Connection::accept(&mut cx, opening, &handshake))
                 .ok(),
@@ -516,6 +535,9 @@ impl<P: FramePool> Stack<P> {
             return;
         };
         let Tuple { local, remote, .. } = to.tuple;
+        if to.black_hole {
+            self.learn_black_hole::<I>(remote, now);
+        }
         let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
             Ok(hop) => (hop, Way::Out),
             Err(DropReason::TxNeighborUnresolved) => {
@@ -565,25 +587,27 @@ impl<P: FramePool> Stack<P> {
             tuple,
             header,
             options,
+            ip,
         } = answer;
         let mut bytes = [0; wire::HEADER_LEN_MAX];
         let pseudo = |len| I::pseudo(tuple.local, tuple.remote, protocol::TCP, len);
         let Some(len) = segment::emit(&mut bytes, 0, header, options, 0, pseudo) else {
             return;
         };
-        let ip = Header::<I> {
+        let header_of_ip = Header::<I> {
             source: tuple.local,
             destination: tuple.remote,
             protocol: protocol::TCP,
-            tos: 0,
-            ttl: self.config.ttl,
+            tos: ip.traffic_class(),
+            ttl: ip.hop_limit(self.config.ttl),
             fragmentable: None,
             payload_len: u16::try_from(len).unwrap_or(0),
         };
         if header.flags.contains(Flags::RST) {
             self.events.count(Event::TcpResetTx);
         }
-        let sent = self.send_transport(pool, ip, [&bytes[..len], &[]], Request::NONE, now);
+        let sent =
+            self.send_transport(pool, header_of_ip, [&bytes[..len], &[]], Request::NONE, now);
         if let Err(reason) = sent {
             self.drops.count(reason);
         }
@@ -668,6 +692,7 @@ impl<I: IpStack, P: FramePool> FrameOutput<'_, I, P> {
             options,
             payload_len,
             ecn,
+            ip: fields,
         } = segment;
         let ip_offset = self.config.vlans.header_len();
         let header_len = segment::header_len(options);
@@ -694,8 +719,8 @@ impl<I: IpStack, P: FramePool> FrameOutput<'_, I, P> {
             source: local,
             destination: remote,
             protocol: protocol::TCP,
-            tos: ecn.bits(),
-            ttl: self.config.ttl,
+            tos: fields.traffic_class() | ecn.bits(),
+            ttl: fields.hop_limit(self.config.ttl),
             fragmentable,
             payload_len: u16::try_from(header_len + payload_len).ok()?,
         };
@@ -780,8 +805,9 @@ impl<P: FramePool> Stack<P> {
         None
     }
 
-    /// Begins to open a connection from `local` (port 0: one is chosen, RFC 6056) to `remote`. There
-    /// will be news of it when it is there, or cannot be.
+    /// Begins to open a connection from `local` (port 0: one is chosen, RFC 6056; unspecified address:
+    /// the one that leads there, RFC 9293 §3.9.1.1, MUST-44) to `remote`. There will be news of it when it
+    /// is there, or cannot be.
     ///
     /// # Errors
     /// [`ConnectError`], with the `errno` of the same call on Linux.
@@ -816,11 +842,18 @@ impl<P: FramePool> Stack<P> {
         if remote_port == 0 {
             return Err(ConnectError::Invalid);
         }
-        self.owner_of(local.into())
-            .ok_or(ConnectError::AddressNotAvailable)?;
-        // RFC 9293 §3.9.2.3 (MUST-63): no connections with groups.
-        self.gateway_of::<I>(remote)
+        // RFC 9293 §3.9.1.1 (MUST-46): no connections with groups.
+        let gateway = self
+            .gateway_of::<I>(remote)
             .map_err(|_| ConnectError::Unreachable)?;
+        let local = if local == I::Addr::UNSPECIFIED {
+            self.source_for::<I>(remote, gateway)
+                .ok_or(ConnectError::AddressNotAvailable)?
+        } else {
+            self.owner_of(local.into())
+                .ok_or(ConnectError::AddressNotAvailable)?;
+            local
+        };
         let path_mtu = u16::try_from(self.route_mtu::<I>(remote)).unwrap_or(u16::MAX);
         let Parts {
             table, tcp, events, ..
@@ -854,7 +887,11 @@ impl<P: FramePool> Stack<P> {
             iss: start.isn,
             clock: start.clock,
             path_mtu,
-            nodelay,
+            options: SocketOptions {
+                nodelay,
+                keepalive: tcp.config.keepalive.always,
+                ..SocketOptions::default()
+            },
         };
         let mut cx = tcp.context(events, now);
         let id = match congestion {
@@ -1009,6 +1046,45 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// Takes a choice of the application for a connection. Of one that has just begun to open it is in
+    /// the SYN as well.
+    ///
+    /// # Errors
+    /// [`Misuse::NoSuchConnection`].
+    pub fn tcp_set_option(
+        &mut self,
+        id: TcpId,
+        option: SocketOption,
+        now: Instant,
+    ) -> Result<(), Misuse> {
+        with_connection!(self, now, id, |it, cx| it.set_option(cx, option))
+            .ok_or(Misuse::NoSuchConnection)?;
+        self.touch_tcp(id);
+        Ok(())
+    }
+
+    /// Takes a choice for the connections that a listener will have, their handshakes included.
+    ///
+    /// # Errors
+    /// [`Misuse::NoSuchConnection`].
+    pub fn tcp_listener_set_option(
+        &mut self,
+        id: TcpListenerId,
+        option: SocketOption,
+    ) -> Result<(), Misuse> {
+        if self.tcp.listeners.set_option(id, option) {
+            Ok(())
+        } else {
+            Err(Misuse::NoSuchConnection)
+        }
+    }
+
+    /// The last error that did not end the connection; once (`SO_ERROR`). There is news of the connection
+    /// when there is one (RFC 9293 §3.9.1.8); who does not want to know does not ask (SHLD-20).
+    pub fn tcp_take_error(&mut self, id: TcpId) -> Option<SoftError> {
+        with_connection!(self, Instant::ZERO, id, |it, cx| it.take_error()).flatten()
+    }
+
     #[inline]
     fn touch_tcp(&mut self, id: TcpId) {
         match id.version {
@@ -1050,13 +1126,13 @@ impl<P: FramePool> Stack<P> {
         &mut self,
         tuple: &Tuple<I::Addr>,
         seq: SeqNum,
-        unreachable: bool,
+        error: Option<IcmpError>,
         now: Instant,
     ) -> bool {
         let Parts {
             table, tcp, events, ..
         } = I::tcp_parts(self);
-        table.on_icmp(&mut tcp.context(events, now), tuple, seq, unreachable)
+        table.on_icmp(&mut tcp.context(events, now), tuple, seq, error)
     }
 
     /// The state of the connection between these ends, half-open and TIME-WAIT included, by the name

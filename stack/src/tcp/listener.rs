@@ -17,6 +17,7 @@ use super::manage::challenge::LastChallenge;
 use super::options::{OptionsOut, SynOptions, Timestamps, TsClock};
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::{IpFields, SocketOption, SocketOptions};
 use super::table::Answer;
 use super::tuple::Tuple;
 use super::{TcpId, TcpListenerId};
@@ -55,6 +56,8 @@ pub struct Listener {
     pub bind: Bind,
     /// See [`ListenOptions`].
     pub options: ListenOptions,
+    /// What its connections begin with.
+    pub socket: SocketOptions,
     /// Connections that are half-open.
     pub half_open: u32,
     /// Connections that wait to be accepted.
@@ -95,6 +98,10 @@ impl Listeners {
         let listener = Listener {
             bind,
             options,
+            socket: SocketOptions {
+                nodelay: options.nodelay,
+                ..SocketOptions::default()
+            },
             half_open: 0,
             waiting: VecDeque::with_capacity(options.backlog as usize),
         };
@@ -170,9 +177,18 @@ impl Listeners {
     ///
     /// # Errors
     /// [`DropReason::TcpNoSocket`] if the socket was closed.
-    pub fn options(&self, handle: Handle) -> Result<ListenOptions, DropReason> {
+    pub fn options(&self, handle: Handle) -> Result<(CongestionKind, SocketOptions), DropReason> {
         let listener = self.slab.get(handle).ok_or(DropReason::TcpNoSocket)?;
-        Ok(listener.options)
+        Ok((listener.options.congestion, listener.socket))
+    }
+
+    /// Takes a choice for the connections this socket will have. Whether there is such a socket.
+    pub fn set_option(&mut self, id: TcpListenerId, option: SocketOption) -> bool {
+        let Some(listener) = self.slab.get_mut(id.0) else {
+            return false;
+        };
+        listener.socket.set(option);
+        true
     }
 
     /// The next connection to accept.
@@ -212,6 +228,8 @@ pub struct HalfOpen<I: Ip> {
     pub path_mtu: u16,
     /// When it last answered.
     pub last_challenge: LastChallenge,
+    /// What the application wants in IP headers.
+    pub ip: IpFields,
 }
 
 /// What a segment for a half-open connection leads to.
@@ -349,6 +367,7 @@ impl<I: Ip> HalfOpen<I> {
                 urgent: 0,
             },
             options,
+            ip: self.ip,
         }
     }
 }

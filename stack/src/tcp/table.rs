@@ -20,6 +20,7 @@ use super::options::OptionsOut;
 use super::pools::Pools;
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::{IcmpError, IpFields};
 use super::time_wait::{self, TimeWait};
 use super::tuple::Tuple;
 use crate::counters::{DropReason, Event};
@@ -116,6 +117,8 @@ pub struct Answer<I: Ip> {
     pub header: Header,
     /// Its options.
     pub options: OptionsOut,
+    /// What an application wants in its IP header.
+    pub ip: IpFields,
 }
 
 /// A connection that may have something to send.
@@ -125,6 +128,8 @@ pub struct ToTransmit<I: Ip> {
     pub(crate) slot: u32,
     /// Both ends.
     pub tuple: Tuple<I::Addr>,
+    /// Its path is to be taken for narrower than it said.
+    pub black_hole: bool,
 }
 
 impl<I: Ip> Table<I> {
@@ -347,8 +352,10 @@ impl<I: Ip> Table<I> {
         slot: u32,
         segment: &Segment<'_>,
     ) {
-        if let Some(tuple) = self.tuple(Slot::Connection(kind, slot)).copied() {
-            self.answer(cx, reset_for(&tuple, segment));
+        let found = connection!(self, kind, slot, it => (*it.tuple(), it.ip_fields()));
+        if let Some((tuple, ip)) = found {
+            let reset = reset_for(&tuple, segment);
+            self.answer(cx, Answer { ip, ..reset });
         }
     }
 
@@ -431,8 +438,14 @@ impl<I: Ip> Table<I> {
                 continue;
             };
             // It may have ended since, and another may be in its place, which has nothing to send then.
-            if let Some(&tuple) = self.tuple(Slot::Connection(kind, slot)) {
-                return Some(ToTransmit { kind, slot, tuple });
+            let next = connection!(self, kind, slot, it => (*it.tuple(), it.take_black_hole()));
+            if let Some((tuple, black_hole)) = next {
+                return Some(ToTransmit {
+                    kind,
+                    slot,
+                    tuple,
+                    black_hole,
+                });
             }
         }
     }
@@ -564,16 +577,15 @@ impl<I: Ip> Table<I> {
         cx: &mut Context<'_>,
         tuple: &Tuple<I::Addr>,
         seq: SeqNum,
-        unreachable: bool,
+        error: Option<IcmpError>,
     ) -> bool {
         let Some(Slot::Connection(kind, slot)) = self.find(tuple) else {
             return false;
         };
         let fate = connection!(self, kind, slot, it => {
-            it.has_under_way(seq).then(|| if unreachable {
-                it.on_unreachable(cx)
-            } else {
-                Fate::Alive
+            it.has_under_way(seq).then(|| match error {
+                Some(error) => it.on_icmp(cx, error),
+                None => Fate::Alive,
             })
         });
         match fate.flatten() {
@@ -775,7 +787,11 @@ impl<I: Ip> Table<I> {
                 (answer, DropReason::TcpOutOfWindow)
             }
             listener::OnSegment::Reset => {
-                let answer = reset_for(&record.tuple, segment);
+                let reset = reset_for(&record.tuple, segment);
+                let answer = Answer {
+                    ip: record.ip,
+                    ..reset
+                };
                 (answer, DropReason::TcpAckUnacceptable)
             }
         };
@@ -862,5 +878,6 @@ pub fn reset_for<I: Ip>(tuple: &Tuple<I::Addr>, segment: &Segment<'_>) -> Answer
             urgent: 0,
         },
         options: OptionsOut::NONE,
+        ip: IpFields::default(),
     }
 }

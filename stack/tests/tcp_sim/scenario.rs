@@ -19,11 +19,12 @@ const LIMIT: Duration = Duration::from_secs(1200);
 const QUIET_LIMIT: Duration = Duration::from_secs(1200);
 /// An end whose FIN is acknowledged has nothing to send: it learns of an abort whose RST was lost by
 /// asking. More patient than any outage is long.
-const KEEPALIVE: Option<Keepalive> = Some(Keepalive {
+const KEEPALIVE: Keepalive = Keepalive {
+    always: true,
     idle: Duration::from_secs(20),
     interval: Duration::from_secs(6),
     probes: 9,
-});
+};
 
 /// What a scenario is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use super::super::options::{OptionsOut, Timestamps};
 use super::super::pools::Pools;
 use super::super::segment::{Ecn, Flags, Header};
 use super::super::seq::SeqNum;
+use super::super::socket_options::IpFields;
 use super::super::tuple::Tuple;
 use super::{Connection, Context};
 use crate::counters::Event;
@@ -29,6 +30,8 @@ pub struct Outgoing<I: Ip> {
     pub payload_len: usize,
     /// What the IP header says of congestion.
     pub ecn: Ecn,
+    /// What else the application wants there.
+    pub ip: IpFields,
 }
 
 /// Where segments go.
@@ -189,7 +192,8 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         if plan.push {
             flags = flags.union(Flags::PSH);
         }
-        if plan.cwr {
+        // RFC 3168 §6.1.2: only where ECN was agreed upon; the window falls for other reasons as well.
+        if plan.cwr && self.options.ecn {
             flags = flags.union(Flags::CWR);
         }
         let fresh = !plan.retransmission && plan.len > 0 && !plan.is_window_probe();
@@ -205,6 +209,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             } else {
                 Ecn::NotEct
             },
+            ip: self.application.ip(),
         };
         let (sender, pools) = (&mut self.sender, &mut *cx.pools);
         out.emit(&segment, |room| {
@@ -239,6 +244,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             options: self.options_out(cx),
             payload_len: 0,
             ecn: Ecn::NotEct,
+            ip: self.application.ip(),
         };
         out.emit(&segment, |_| {})?;
         self.after_ack(segment.header.ack, false);
@@ -295,6 +301,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ) -> Result<(), Blocked> {
         if !self.acks.is_due(cx.now) {
             return Ok(());
+        }
+        if !self.timer.is_syn_due() {
+            // RFC 9293 §3.10.7.4, first: `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
+            return self.emit_ack(cx, out, self.sender.nxt());
         }
         let config = cx.config;
         let (iss, retransmissions, flags) = match self.state {
@@ -353,6 +363,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             options,
             payload_len: 0,
             ecn: Ecn::NotEct,
+            ip: self.application.ip(),
         };
         out.emit(&segment, |_| {})?;
         self.timer.on_syn_sent(retransmissions, cx.now);

@@ -139,7 +139,6 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         self.persist.on_ack();
         self.timer.on_peer_alive(now);
         if acked > 0 {
-            self.timer.on_progress(now);
             self.application.on_room();
         }
         if has_text {
@@ -166,6 +165,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             && !self.persist.is_running()
             && !self.timer.wants_window_probe()
             && !self.application.wants_keepalive()
+            && !self.application.has_black_hole()
     }
 
     /// What leaves next. [`leaves_plainly`](Self::leaves_plainly) holds.

@@ -497,6 +497,7 @@ impl<C: CongestionControl> Sender<C> {
         if bytes == unacked
             && self.is_only_fin_peculiar()
             && input.sack.is_none()
+            && !input.ece
             && self.board.first() != NONE
             && bytes != 0
         {
@@ -515,7 +516,11 @@ impl<C: CongestionControl> Sender<C> {
             }
         }
         // The ACK of a handshake, and requests in a row: nothing is outstanding, so it tells nothing.
-        if bytes | unacked == 0 && !self.flags.has(Flags::LONG_WAY) && input.sack.is_none() {
+        if bytes | unacked == 0
+            && !self.flags.has(Flags::LONG_WAY)
+            && input.sack.is_none()
+            && !input.ece
+        {
             return Acked {
                 kind: Acknowledged::Current,
                 bytes: 0,
