@@ -27,12 +27,12 @@ subjects=(
 )
 # Work, subject, connections, and how much of the work in the short run and in the long one. In the
 # short run every connection has had its turn. smoltcp looks at all connections for every packet: its
-# runs are shorter where there are many.
+# runs are shorter where there are many, and with 8,192 opening them alone would take an hour here.
 tcp_subjects=(
     "request stack 1 640 13440" "request smoltcp 1 640 13440"
     "request stack 64 640 13440" "request smoltcp 64 640 3840"
     "request stack 1024 2048 14336" "request smoltcp 1024 1024 2048"
-    "request stack 8192 16384 32768" "request smoltcp 8192 64 192"
+    "request stack 8192 16384 32768"
     "connect stack 1 64 1344" "connect smoltcp 1 64 704"
     "connect stack 64 128 6528" "connect smoltcp 64 128 768"
     "receive stack 1 640 13440" "receive smoltcp 1 640 6720" "receive copy-and-checksum 1 640 13440"

@@ -22,29 +22,10 @@ use crate::wire::udp::Verified;
 use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
 use core::ops::Range;
 
-/// What is to be done with a frame.
-// With a tag of its own: hidden in a datagram's `Parts`, it would have to be sifted out again.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plain {
-    /// It has a datagram for this socket.
-    Datagram(u16, Parts),
-    /// Nothing: the segment in it was taken.
-    Taken,
-    /// It takes the long way.
-    No,
-}
-
 impl<P: FramePool> Stack<P> {
-    /// What is to be done with an untagged frame, if it is as plain as can be: the socket that a
-    /// datagram is for; or a TCP segment, which was taken.
+    /// The socket that a plain datagram in an untagged frame is for.
     #[inline(always)]
-    pub(super) fn plain_packet(&mut self, data: &[u8], now: Instant) -> Plain {
-        self.plain_packet_or_none(data, now).unwrap_or(Plain::No)
-    }
-
-    #[inline(always)]
-    fn plain_packet_or_none(&mut self, data: &[u8], now: Instant) -> Option<Plain> {
+    pub(super) fn plain_datagram(&mut self, data: &[u8]) -> Option<(u16, Parts)> {
         // One look at the length for all headers.
         if data.len() < ethernet::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN {
             return None;
@@ -54,11 +35,41 @@ impl<P: FramePool> Stack<P> {
             return None;
         }
         if ethernet.has_type(ethernet::TYPE_IPV4) {
-            self.plain_ipv4(data, ethernet::HEADER_LEN, now)
+            self.plain_ipv4(data, ethernet::HEADER_LEN)
         } else if ethernet.has_type(ethernet::TYPE_IPV6) {
-            self.plain_ipv6(data, ethernet::HEADER_LEN, now)
+            self.plain_ipv6(data, ethernet::HEADER_LEN)
         } else {
             None
+        }
+    }
+
+    /// Takes a plain segment in an untagged frame; says whether it did. Apart from
+    /// [`plain_datagram`](Self::plain_datagram), although the headers are looked at once more: a call in
+    /// there would cost every datagram some registers.
+    #[inline(always)]
+    pub(super) fn takes_plain_segment(&mut self, data: &[u8], now: Instant) -> bool {
+        let Ok(ethernet) = ethernet::Packet::new_untagged(data) else {
+            return false;
+        };
+        if ethernet.destination_word() != self.plain_destination {
+            return false;
+        }
+        if ethernet.has_type(ethernet::TYPE_IPV4) {
+            self.plain_ipv4_packet(data, ethernet::HEADER_LEN)
+                .filter(|packet| packet.protocol() == protocol::TCP)
+                .is_some_and(|packet| {
+                    let ends = (packet.source(), packet.destination());
+                    self.plain_segment::<Ipv4>(data, ends, packet.payload(), now)
+                })
+        } else if ethernet.has_type(ethernet::TYPE_IPV6) {
+            self.plain_ipv6_packet(data, ethernet::HEADER_LEN)
+                .filter(|packet| packet.protocol() == protocol::TCP)
+                .is_some_and(|packet| {
+                    let ends = (packet.source(), packet.destination());
+                    self.plain_segment::<Ipv6>(data, ends, packet.payload(), now)
+                })
+        } else {
+            false
         }
     }
 
@@ -70,38 +81,31 @@ impl<P: FramePool> Stack<P> {
         if ethernet.destination() != self.link.mac || ethernet.vlans() != self.config.vlans {
             return None;
         }
-        let offset = ethernet.payload_offset();
         match ethernet.ether_type() {
-            ethernet::TYPE_IPV4 => {
-                let packet = self.plain_ipv4_packet(data, offset)?;
-                let ends = (packet.source(), packet.destination());
-                let is_udp = packet.protocol() == protocol::UDP;
-                is_udp.then(|| self.plain_udp::<Ipv4>(data, offset, ends, packet.payload()))?
-            }
-            ethernet::TYPE_IPV6 => {
-                let packet = self.plain_ipv6_packet(data, offset)?;
-                let ends = (packet.source(), packet.destination());
-                let is_udp = packet.protocol() == protocol::UDP;
-                is_udp.then(|| self.plain_udp::<Ipv6>(data, offset, ends, packet.payload()))?
-            }
+            ethernet::TYPE_IPV4 => self.plain_ipv4(data, ethernet.payload_offset()),
+            ethernet::TYPE_IPV6 => self.plain_ipv6(data, ethernet.payload_offset()),
             _ => None,
         }
     }
 
     #[inline(always)]
-    fn plain_ipv4(&mut self, data: &[u8], offset: usize, now: Instant) -> Option<Plain> {
+    fn plain_ipv4(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
         let packet = self.plain_ipv4_packet(data, offset)?;
+        if packet.protocol() != protocol::UDP {
+            return None;
+        }
         let ends = (packet.source(), packet.destination());
-        let (protocol, payload) = (packet.protocol(), packet.payload());
-        self.plain_payload::<Ipv4>(data, offset, ends, protocol, payload, now)
+        self.plain_udp::<Ipv4>(data, offset, ends, packet.payload())
     }
 
     #[inline(always)]
-    fn plain_ipv6(&mut self, data: &[u8], offset: usize, now: Instant) -> Option<Plain> {
+    fn plain_ipv6(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
         let packet = self.plain_ipv6_packet(data, offset)?;
+        if packet.protocol() != protocol::UDP {
+            return None;
+        }
         let ends = (packet.source(), packet.destination());
-        let (protocol, payload) = (packet.protocol(), packet.payload());
-        self.plain_payload::<Ipv6>(data, offset, ends, protocol, payload, now)
+        self.plain_udp::<Ipv6>(data, offset, ends, packet.payload())
     }
 
     #[inline(always)]
@@ -116,24 +120,6 @@ impl<P: FramePool> Stack<P> {
     fn plain_ipv6_packet<'a>(&self, data: &'a [u8], offset: usize) -> Option<ipv6::Packet<'a>> {
         let packet = ipv6::Packet::new_plain(data, offset)?;
         (!packet.source().is_invalid_source()).then_some(packet)
-    }
-
-    #[inline(always)]
-    fn plain_payload<I: IpStack>(
-        &mut self,
-        data: &[u8],
-        offset: usize,
-        ends: (I::Addr, I::Addr),
-        protocol: u8,
-        payload: Range<usize>,
-        now: Instant,
-    ) -> Option<Plain> {
-        if protocol == protocol::UDP {
-            let (socket, parts) = self.plain_udp::<I>(data, offset, ends, payload)?;
-            return Some(Plain::Datagram(socket, parts));
-        }
-        let taken = protocol == protocol::TCP && self.plain_segment::<I>(data, ends, payload, now);
-        taken.then_some(Plain::Taken)
     }
 
     #[inline(always)]
@@ -488,10 +474,8 @@ mod tests {
             let untouched = (short.drops().clone(), short.events().clone());
             // A second time, what was found last is known.
             for _ in 0..2 {
-                let taken = match short.plain_packet(&bytes, Instant::ZERO) {
-                    Plain::Datagram(socket, parts) => Some((socket, parts)),
-                    _ => short.plain_tagged_datagram(&bytes),
-                };
+                let taken = short.plain_datagram(&bytes);
+                let taken = taken.or_else(|| short.plain_tagged_datagram(&bytes));
                 let mut pool = HeapPool::new(2, 2048);
                 let mut frame = pool.receive(&bytes).unwrap();
                 let result = long.receive(&mut pool, &mut frame, Origin::Ring, Instant::ZERO);
@@ -516,8 +500,7 @@ mod tests {
         use proptest::test_runner::TestRunner;
         let mut runner = TestRunner::deterministic();
         let vlans = ethernet::VlanIds::NONE;
-        let taken =
-            |said: Said| stack(vlans).plain_packet(&packet(&said), Instant::ZERO) != Plain::No;
+        let taken = |said: Said| stack(vlans).plain_datagram(&packet(&said)).is_some();
         let taken = (0..500)
             .filter(|_| taken(said().new_tree(&mut runner).unwrap().current()))
             .count();

@@ -42,7 +42,6 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use fast_path::Plain;
 use fragments::LARGE_BYTES;
 use identification::Identifications;
 use resolve::Announcements;
@@ -262,17 +261,30 @@ impl<P: FramePool> Stack<P> {
         let data = frame.data();
         self.events.count(Event::FrameRx);
         self.events.add(Event::FrameRxBytes, data.len() as u64);
-        match self.plain_packet(data, now) {
-            Plain::Datagram(socket, parts) => self.enqueue_datagram(pool, socket, frame, parts),
-            Plain::Taken => pool.give(frame),
-            Plain::No => {
+        match self.plain_datagram(data) {
+            Some((socket, parts)) => self.enqueue_datagram(pool, socket, frame, parts),
+            None => {
                 self.aside = Some(frame);
-                self.ingest_the_long_way(pool, origin, now);
+                self.ingest_aside(pool, origin, now);
             }
         }
     }
 
-    /// Whatever is not a plain datagram in an untagged frame for one of our sockets.
+    /// Whatever is not a plain datagram in an untagged frame for one of our sockets: a plain segment,
+    /// perhaps.
+    #[inline(never)]
+    fn ingest_aside(&mut self, pool: &mut P, origin: Origin, now: Instant) {
+        let Some(frame) = self.aside.take() else {
+            return;
+        };
+        if self.takes_plain_segment(frame.data(), now) {
+            return pool.give(frame);
+        }
+        self.aside = Some(frame);
+        self.ingest_the_long_way(pool, origin, now);
+    }
+
+    /// Whatever is not plain.
     #[cold]
     fn ingest_the_long_way(&mut self, pool: &mut P, origin: Origin, now: Instant) {
         let Some(mut frame) = self.aside.take() else {

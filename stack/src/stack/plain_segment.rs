@@ -33,7 +33,7 @@ use core::ops::Range;
 impl<P: FramePool> Stack<P> {
     /// Takes a plain segment that lies in `payload` of an untagged frame, behind a plain IP header;
     /// says whether it did.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn plain_segment<I: IpStack>(
         &mut self,
         data: &[u8],

@@ -5,7 +5,6 @@ use crate::heap::HeapPool;
 use crate::ip::route::{Route, RouteTable};
 use crate::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
 use crate::socket::bind::Bind;
-use crate::stack::fast_path::Plain;
 use crate::stack::{Config, Origin};
 use crate::tcp::TcpId;
 use crate::tcp::listener::{CongestionKind, ListenOptions};
@@ -388,7 +387,7 @@ fn the_two_hosts_take_two_ways() {
         host.receive(&header(1001, ack, Flags::ACK), &plain, 0, now);
         host.transmit(now);
         let request = host.frame(&header(1001, ack, Flags::ACK), &plain, 64);
-        let taken = host.stack.plain_packet(&request, now) == Plain::Taken;
+        let taken = host.stack.takes_plain_segment(&request, now);
         assert_eq!(taken, short);
         let id = host.id.unwrap();
         assert_eq!(host.stack.tcp_readable(id), if short { 64 } else { 0 });
