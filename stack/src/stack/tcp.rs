@@ -462,12 +462,12 @@ impl<P: FramePool> Stack<P> {
         };
         let mut cx = tcp.context(events, now);
         let id = match congestion {
-            CongestionKind::Cubic => table
-                .insert_cubic(Connection::accept(&mut cx, opening, &handshake))
-                .ok(),
-            CongestionKind::NewReno => table
-                .insert_new_reno(Connection::accept(&mut cx, opening, &handshake))
-                .ok(),
+            CongestionKind::Cubic => {
+                table.insert_cubic(Connection::accept(&mut cx, opening, &handshake))
+            }
+            CongestionKind::NewReno => {
+                table.insert_new_reno(Connection::accept(&mut cx, opening, &handshake))
+            }
         };
         let id = id.ok_or(DropReason::TcpConnectionsFull)?;
         let outcome = table.on_connection(&mut cx, id.kind, id.handle.slot, segment);
@@ -895,12 +895,8 @@ impl<P: FramePool> Stack<P> {
         };
         let mut cx = tcp.context(events, now);
         let id = match congestion {
-            CongestionKind::Cubic => table
-                .insert_cubic(Connection::connect(&mut cx, opening))
-                .ok(),
-            CongestionKind::NewReno => table
-                .insert_new_reno(Connection::connect(&mut cx, opening))
-                .ok(),
+            CongestionKind::Cubic => table.insert_cubic(Connection::connect(&mut cx, opening)),
+            CongestionKind::NewReno => table.insert_new_reno(Connection::connect(&mut cx, opening)),
         };
         let id = id.ok_or(ConnectError::TooManyConnections)?;
         table.touch(id.kind, id.handle.slot);

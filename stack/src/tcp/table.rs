@@ -597,28 +597,28 @@ impl<I: Ip> Table<I> {
         true
     }
 
-    /// Adds a connection; hands it back if there is no room.
+    /// Adds a connection, if there is room.
     pub(crate) fn insert_cubic(
         &mut self,
         connection: Connection<I, Cubic>,
-    ) -> Result<ConnectionId, Connection<I, Cubic>> {
+    ) -> Option<ConnectionId> {
         let tuple = *connection.tuple();
-        let handle = self.cubic.insert(connection)?;
+        let handle = self.cubic.insert(connection).ok()?;
         let kind = CongestionKind::Cubic;
         self.enter(&tuple, Slot::Connection(kind, handle.slot));
-        Ok(ConnectionId { kind, handle })
+        Some(ConnectionId { kind, handle })
     }
 
     /// The same for NewReno.
     pub(crate) fn insert_new_reno(
         &mut self,
         connection: Connection<I, NewReno>,
-    ) -> Result<ConnectionId, Connection<I, NewReno>> {
+    ) -> Option<ConnectionId> {
         let tuple = *connection.tuple();
-        let handle = self.new_reno.insert(connection)?;
+        let handle = self.new_reno.insert(connection).ok()?;
         let kind = CongestionKind::NewReno;
         self.enter(&tuple, Slot::Connection(kind, handle.slot));
-        Ok(ConnectionId { kind, handle })
+        Some(ConnectionId { kind, handle })
     }
 
     /// Whether there is room for another connection.

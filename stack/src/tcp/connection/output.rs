@@ -174,6 +174,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         Space {
             next: self.receiver.next(),
             buffered: self.receiver.readable(),
+            #[expect(clippy::cast_possible_truncation, reason = "2048")]
             memory: chunks.saturating_mul(CHUNK_BYTES as u32),
             mss: self.our_mss(),
         }
