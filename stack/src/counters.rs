@@ -196,6 +196,7 @@ counters! {
         TcpSynCookieRx = "tcp_syn_cookie_rx", "Cookies that came back.";
         TcpHalfOpenTimeout = "tcp_half_open_timeout", "Half-open connections given up.";
         TcpEstablished = "tcp_established", "Connections established.";
+        TcpConnectFailed = "tcp_connect_failed", "Connections of services (connect) that could not be opened: refused, no answer, no route, no address or no port. They are tried again.";
         TcpRetransmitted = "tcp_retransmitted", "Segments sent again.";
         TcpRto = "tcp_rto", "Retransmission timeouts.";
         TcpTailLossProbe = "tcp_tail_loss_probe", "Tail loss probes (RFC 8985).";

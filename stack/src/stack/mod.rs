@@ -21,6 +21,7 @@ mod output;
 mod plain_segment;
 mod resolve;
 mod tcp;
+mod tcp_info;
 mod version;
 
 pub use datagram::{SendError, SendTo};

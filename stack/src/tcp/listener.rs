@@ -71,6 +71,12 @@ impl Listener {
         self.half_open as usize + self.waiting.len() >= self.options.backlog as usize
     }
 
+    /// Connections that wait to be accepted.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether no more connections may wait to be accepted.
     #[must_use]
     pub fn is_accept_queue_full(&self) -> bool {
@@ -124,6 +130,11 @@ impl Listeners {
     #[must_use]
     pub fn handle(&self, slot: u16) -> Option<Handle> {
         self.slab.handle(slot.into())
+    }
+
+    /// All sockets, with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Listener)> {
+        self.slab.iter()
     }
 
     /// What all are bound to, with their slots.

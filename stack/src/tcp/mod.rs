@@ -22,6 +22,7 @@ pub mod connection;
 pub mod deliver;
 pub mod flow;
 mod id_queue;
+pub mod info;
 pub mod isn;
 pub mod listener;
 pub mod manage;

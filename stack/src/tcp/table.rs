@@ -10,6 +10,8 @@
 //! Records of four kinds share one space of ids, so that one lookup finds whichever there is and one
 //! wheel times them all. Every operation is O(1), and all memory is taken when the table is made.
 
+mod walk;
+
 use super::config::TcpConfig;
 use super::congestion::{Cubic, NewReno};
 use super::connection::{Connection, Context, Fate, Output, PlainSegment, Then, Transmitted};

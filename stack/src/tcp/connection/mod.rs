@@ -18,6 +18,7 @@
 //! It allocates nothing: data under way is in the pools that all connections share.
 
 mod application;
+mod info;
 mod input;
 mod output;
 mod plain;
