@@ -2,9 +2,13 @@
 //! nothing is left behind. Every scenario follows from its seed.
 //!
 //! * [`talker`]: what the hosts say to each other
+//! * [`goodput`]: what a link carries at least
+//! * [`hostile`]: floods, storms, forgeries, peers that never answer
 //! * [`scenario`]: hosts, links and conversations, drawn from a seed
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod goodput;
+mod hostile;
 mod scenario;
 mod talker;
 

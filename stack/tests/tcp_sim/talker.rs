@@ -218,6 +218,10 @@ impl Talker {
         }
     }
 
+    pub fn id(&self) -> TcpId {
+        self.id
+    }
+
     fn ends(&self) -> (Behaviour, Behaviour) {
         match self.side {
             Side::Client => (self.plan.client, self.plan.server),

@@ -304,8 +304,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
                 };
                 if bytes > 0 {
                     self.application.on_data();
+                    // RFC 9293 §3.8.6.3 (SHLD-19) counts segments: what waited behind a gap came in
+                    // others, and must not make this one look like a larger one than there is.
                     self.acks
-                        .on_data(bytes, arrival, cx.config.ack_delay, cx.now);
+                        .on_data(bytes.min(len), arrival, cx.config.ack_delay, cx.now);
                 }
                 if finished {
                     return Ok(self.on_fin(cx));
