@@ -85,6 +85,14 @@ impl<I: Ip> HopCache<I> {
 }
 
 impl<I: IpStack> HopCache<I> {
+    /// The next hop to a destination, if it is remembered, and was so in this generation.
+    #[inline]
+    pub(super) fn known(&self, destination: I::Addr, generation: u32) -> Option<&Hop> {
+        let entry = &self.entries[I::cache_index(destination) % HOPS];
+        let good = entry.destination == destination && entry.generation == generation;
+        good.then_some(&entry.hop)
+    }
+
     /// Forgets one destination.
     pub(super) fn forget(&mut self, destination: I::Addr) {
         // No generation is 0.
@@ -167,9 +175,8 @@ impl<P: FramePool> Stack<P> {
     /// The same, if it is remembered.
     #[inline]
     pub(super) fn known_hop<I: IpStack>(&self, remote: I::Addr) -> Option<&Hop> {
-        let entry = &I::state_ref(self).hops.entries[I::cache_index(remote) % HOPS];
-        let good = entry.destination == remote && entry.generation == self.hop_generation;
-        good.then_some(&entry.hop)
+        let hops = &I::state_ref(self).hops;
+        hops.known(remote, self.hop_generation)
     }
 
     #[cold]

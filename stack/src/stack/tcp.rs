@@ -9,7 +9,7 @@
 
 use super::identification::Identifications;
 use super::input::IpMeta;
-use super::output::{Hop, Request};
+use super::output::{Hop, HopCache, Request};
 use super::version::{Header, IpStack};
 use super::{Config, Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropCounters, DropReason, Event, EventCounters};
@@ -75,6 +75,8 @@ impl Tcp {
 /// The parts of a stack that sending takes, apart from each other.
 pub(super) struct Parts<'a, I: IpStack, P: FramePool> {
     pub(super) table: &'a mut Table<I>,
+    pub(super) hops: &'a HopCache<I>,
+    pub(super) hop_generation: u32,
     pub(super) tcp: &'a mut Tcp,
     pub(super) events: &'a mut EventCounters,
     pub(super) drops: &'a mut DropCounters,
@@ -85,6 +87,12 @@ pub(super) struct Parts<'a, I: IpStack, P: FramePool> {
 }
 
 impl Tcp {
+    /// The memory of what is under way.
+    #[inline]
+    pub(super) fn pools_mut(&mut self) -> &mut Pools {
+        &mut self.pools
+    }
+
     fn context<'a>(&'a mut self, events: &'a mut EventCounters, now: Instant) -> Context<'a> {
         Context {
             config: &self.config,
@@ -454,12 +462,12 @@ impl<P: FramePool> Stack<P> {
         };
         let mut cx = tcp.context(events, now);
         let id = match congestion {
-            CongestionKind::Cubic => table
-                .insert_cubic(Connection::accept(&mut cx, opening, &handshake))
-                .ok(),
-            CongestionKind::NewReno => table
-                .insert_new_reno(Connection::accept(&mut cx, opening, &handshake))
-                .ok(),
+            CongestionKind::Cubic => {
+                table.insert_cubic(Connection::accept(&mut cx, opening, &handshake))
+            }
+            CongestionKind::NewReno => {
+                table.insert_new_reno(Connection::accept(&mut cx, opening, &handshake))
+            }
         };
         let id = id.ok_or(DropReason::TcpConnectionsFull)?;
         let outcome = table.on_connection(&mut cx, id.kind, id.handle.slot, segment);
@@ -514,54 +522,63 @@ impl<P: FramePool> Stack<P> {
         }
         // Those that are blocked are queued again, for the next turn.
         for _ in 0..I::state(self).tcp.to_transmit_len() {
-            let Some(to) = I::state(self).tcp.next_to_transmit() else {
-                break;
-            };
-            let Tuple { local, remote, .. } = to.tuple;
-            if to.black_hole {
-                self.learn_black_hole::<I>(remote, now);
+            if self.transmit_plainly::<I>(pool, now).is_none() {
+                self.transmit_next::<I>(pool, now);
             }
-            let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
-                Ok(hop) => (hop, Way::Out),
-                Err(DropReason::TxNeighborUnresolved) => {
-                    let hop = self.hop_through::<I>([0; 6], remote);
-                    (hop, Way::Parked)
-                }
-                // What cannot leave is as good as lost; timers will see to it.
-                Err(reason) => {
-                    let hop = self.hop_through::<I>([0; 6], remote);
-                    (hop, Way::Nowhere(reason))
-                }
-            };
-            let Parts {
-                table,
-                tcp,
-                events,
-                drops,
-                egress,
-                config,
-                link,
-                identifications,
-            } = I::tcp_parts(self);
-            let mut out = FrameOutput::<I, P> {
-                pool,
-                egress,
-                config,
-                link,
-                drops,
-                identifications,
-                hop,
-                way,
-                parked: None,
-                version: core::marker::PhantomData,
-            };
-            table.transmit(&mut tcp.context(events, now), &to, hop.mtu, &mut out);
-            if let Some(frame) = out.parked
-                && let Ok(gateway) = self.gateway_of::<I>(remote)
-                && let Err(reason) = self.park(pool, frame, gateway, local.into(), now)
-            {
-                self.drops.count(reason);
+        }
+    }
+
+    /// Sends what the first connection in the queue has to send.
+    #[cold]
+    fn transmit_next<I: IpStack>(&mut self, pool: &mut P, now: Instant) {
+        let Some(to) = I::state(self).tcp.next_to_transmit() else {
+            return;
+        };
+        let Tuple { local, remote, .. } = to.tuple;
+        if to.black_hole {
+            self.learn_black_hole::<I>(remote, now);
+        }
+        let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
+            Ok(hop) => (hop, Way::Out),
+            Err(DropReason::TxNeighborUnresolved) => {
+                let hop = self.hop_through::<I>([0; 6], remote);
+                (hop, Way::Parked)
             }
+            // What cannot leave is as good as lost; timers will see to it.
+            Err(reason) => {
+                let hop = self.hop_through::<I>([0; 6], remote);
+                (hop, Way::Nowhere(reason))
+            }
+        };
+        let Parts {
+            table,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+            ..
+        } = I::tcp_parts(self);
+        let mut out = FrameOutput::<I, P> {
+            pool,
+            egress,
+            config,
+            link,
+            drops,
+            identifications,
+            hop,
+            way,
+            parked: None,
+            version: core::marker::PhantomData,
+        };
+        table.transmit(&mut tcp.context(events, now), &to, hop.mtu, &mut out);
+        if let Some(frame) = out.parked
+            && let Ok(gateway) = self.gateway_of::<I>(remote)
+            && let Err(reason) = self.park(pool, frame, gateway, local.into(), now)
+        {
+            self.drops.count(reason);
         }
     }
 
@@ -878,12 +895,8 @@ impl<P: FramePool> Stack<P> {
         };
         let mut cx = tcp.context(events, now);
         let id = match congestion {
-            CongestionKind::Cubic => table
-                .insert_cubic(Connection::connect(&mut cx, opening))
-                .ok(),
-            CongestionKind::NewReno => table
-                .insert_new_reno(Connection::connect(&mut cx, opening))
-                .ok(),
+            CongestionKind::Cubic => table.insert_cubic(Connection::connect(&mut cx, opening)),
+            CongestionKind::NewReno => table.insert_new_reno(Connection::connect(&mut cx, opening)),
         };
         let id = id.ok_or(ConnectError::TooManyConnections)?;
         table.touch(id.kind, id.handle.slot);

@@ -21,6 +21,7 @@ pub mod congestion;
 pub mod connection;
 pub mod deliver;
 pub mod flow;
+mod id_queue;
 pub mod info;
 pub mod isn;
 pub mod listener;

@@ -33,39 +33,12 @@ const WANTS_ROOM: u16 = 1 << 2;
 const NODELAY: u16 = 1 << 3;
 /// A keep-alive probe is due.
 const PROBE_DUE: u16 = 1 << 4;
-/// The connection is in the table's transmit queue.
-const IN_TRANSMIT: u16 = 1 << 5;
-/// The connection is in the table's ready queue.
-const IN_READY: u16 = 1 << 6;
 /// Silence is probed.
 const KEEPALIVE: u16 = 1 << 7;
 /// To close is to abort.
 const LINGER_ZERO: u16 = 1 << 8;
 /// Full-sized segments do not arrive while others might: the path is to be taken for narrower.
 const BLACK_HOLE: u16 = 1 << 9;
-/// The connection is in the table's queue of those that wait for memory.
-const IN_STARVED: u16 = 1 << 10;
-
-/// In which of the table's queues a connection stands.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Places {
-    flags: u16,
-}
-
-impl Places {
-    /// Its turn to transmit came when it was there no more; and so for the others.
-    pub(crate) fn leave_transmit(&mut self) {
-        self.flags &= !IN_TRANSMIT;
-    }
-
-    pub(crate) fn leave_ready(&mut self) {
-        self.flags &= !IN_READY;
-    }
-
-    pub(crate) fn leave_starved(&mut self) {
-        self.flags &= !IN_STARVED;
-    }
-}
 
 impl Application {
     pub(super) fn new(options: SocketOptions) -> Self {
@@ -152,6 +125,23 @@ impl Application {
         }
     }
 
+    #[inline]
+    pub(super) const fn wants_keepalive(self) -> bool {
+        self.flags & PROBE_DUE != 0
+    }
+
+    /// Whether the path is to be taken for narrower.
+    #[inline]
+    pub(super) const fn has_black_hole(self) -> bool {
+        self.flags & BLACK_HOLE != 0
+    }
+
+    /// Whether there is something the application was not told of.
+    #[inline]
+    pub(super) const fn has_news(self) -> bool {
+        self.flags & NEWS != 0
+    }
+
     pub(super) fn want_keepalive(&mut self) {
         self.flags |= PROBE_DUE;
     }
@@ -219,60 +209,19 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         self.application.soft_error.take()
     }
 
-    /// Marks it as queued to transmit; whether it was not.
+    /// Whether there is news for an application that still wants any.
     #[inline]
-    pub(crate) fn queue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
-        self.application.flags |= IN_TRANSMIT;
-        !queued
+    pub(crate) const fn is_wanted(&self) -> bool {
+        self.application.flags & (NEWS | GONE) == NEWS
     }
 
-    /// Takes the mark away.
-    #[inline]
-    pub(crate) fn unqueue_to_transmit(&mut self) {
-        self.application.flags &= !IN_TRANSMIT;
-    }
-
-    /// In which of the table's queues it stands.
-    pub(crate) fn places(&self) -> Places {
-        Places {
-            flags: self.application.flags & (IN_TRANSMIT | IN_READY | IN_STARVED),
-        }
-    }
-
-    /// Takes over the places of another.
-    pub(crate) fn take_places(&mut self, places: Places) {
-        self.application.flags |= places.flags;
-    }
-
-    /// Marks it as queued for the application if there is news; whether it is to be queued.
-    #[inline]
-    pub(crate) fn queue_ready(&mut self) -> bool {
-        let flags = self.application.flags;
-        if flags & (NEWS | IN_READY | GONE) != NEWS {
-            return false;
-        }
-        self.application.flags |= IN_READY;
-        true
-    }
-
-    #[inline]
-    pub(crate) fn unqueue_ready(&mut self) {
-        self.application.flags &= !IN_READY;
-    }
-
-    /// Marks it as waiting for memory, if its application wants room; whether it is to be queued.
-    pub(crate) fn queue_starved(&mut self) -> bool {
-        if self.application.flags & (WANTS_ROOM | IN_STARVED) != WANTS_ROOM {
-            return false;
-        }
-        self.application.flags |= IN_STARVED;
-        true
+    /// Whether its application wants room.
+    pub(crate) const fn wants_room(&self) -> bool {
+        self.application.flags & WANTS_ROOM != 0
     }
 
     /// There is memory again: news for whoever wants room.
-    pub(crate) fn unqueue_starved(&mut self) {
-        self.application.flags &= !IN_STARVED;
+    pub(crate) fn on_memory(&mut self) {
         self.application.on_room();
     }
 
@@ -293,6 +242,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Lets `read` look at the bytes that lie together at the front, until there are none or it takes
     /// fewer than there are. Returns how many it took.
+    #[inline]
     pub fn receive_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -326,7 +276,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let rtt_us = self.sender.rtt().srtt_us();
         let mss = self.our_mss();
-        self.receive_window.on_consumed(bytes, mss, rtt_us, cx.now);
+        let limit = cx.config.receive_buffer_max;
+        self.receive_window
+            .on_consumed(bytes, mss, rtt_us, limit, cx.now);
         if self.receive_window.update_due(&self.space(cx)) {
             self.acks.owe(cx.now);
         }
@@ -334,6 +286,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Bytes that can be written now.
     #[must_use]
+    #[inline]
     pub fn writable(&self, cx: &Context<'_>) -> u32 {
         if !self.state.may_send() {
             return 0;
@@ -346,6 +299,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ///
     /// # Errors
     /// [`Misuse::NotWritable`], [`Misuse::WouldBlock`] if there is room for none.
+    #[inline]
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, Misuse> {
         if let State::Closed(closed) = self.state {
             return Err(Misuse::Ended(closed.reason));
@@ -374,6 +328,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline]
     pub fn echo(&mut self, cx: &mut Context<'_>) -> Result<usize, Misuse> {
         let mut total = 0;
         while self.receiver.readable() > 0 {

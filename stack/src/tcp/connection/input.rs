@@ -47,10 +47,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         // What nearly every segment is: an ACK with or without text at the place where we are.
         let plain = Flags::ACK.union(Flags::PSH);
         let expected = segment.seq == self.receiver.next() && flags.without(plain) == Flags::NONE;
-        if !(expected && flags.contains(Flags::ACK) && self.timestamps_are_new(cx, segment)) {
-            if let Some(fate) = self.examine(cx, segment)? {
-                return Ok(fate);
-            }
+        let plain = expected && flags.contains(Flags::ACK) && self.timestamps_are_new(cx, segment);
+        if !plain && let Some(fate) = self.examine(cx, segment)? {
+            return Ok(fate);
         }
         self.on_acceptable(cx, segment)
     }

@@ -8,6 +8,7 @@ use super::super::flow::receive_window::syn_field;
 use super::super::flow::{Probe, Space, Unsent, Verdict};
 use super::super::manage::State;
 use super::super::options::{OptionsOut, Timestamps};
+use super::super::pools::Pools;
 use super::super::segment::{Ecn, Flags, Header};
 use super::super::seq::SeqNum;
 use super::super::socket_options::IpFields;
@@ -163,10 +164,17 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// How full our receive buffer is.
     #[inline]
     pub(super) fn space(&self, cx: &Context<'_>) -> Space {
-        let chunks = cx.pools.receive.free_chunks();
+        self.space_in(cx.pools)
+    }
+
+    /// The same, without a context.
+    #[inline]
+    pub(super) fn space_in(&self, pools: &Pools) -> Space {
+        let chunks = pools.receive.free_chunks();
         Space {
             next: self.receiver.next(),
             buffered: self.receiver.readable(),
+            #[expect(clippy::cast_possible_truncation, reason = "2048")]
             memory: chunks.saturating_mul(CHUNK_BYTES as u32),
             mss: self.our_mss(),
         }
@@ -247,7 +255,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// A segment with an acknowledgement has left.
     #[inline]
-    fn after_ack(&mut self, ack: SeqNum, with_data: bool) {
+    pub(super) fn after_ack(&mut self, ack: SeqNum, with_data: bool) {
         self.options.last_ack_sent = ack;
         self.acks.on_ack_sent(with_data);
     }

@@ -13,10 +13,12 @@ use crate::ip::address::Ip;
 use crate::time::{Duration, Instant};
 
 /// One deadline, whose meaning is the state's, and what it is measured from.
+// Packed: nothing of a connection, of which there are very many, is padding.
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed)]
 pub(super) struct StateTimer {
     /// SYN-SENT, SYN-RECEIVED: the SYN goes out again. FIN-WAIT-2: the peer has had its time. Else:
-    /// keep-alive. [`NEVER`] if it is not set.
+    /// keep-alive. [`Instant::NEVER`] if it is not set.
     at: Instant,
     /// When the peer was last heard of.
     heard: Ticks,
@@ -28,10 +30,7 @@ pub(super) struct StateTimer {
     window_probe: Option<Probe>,
 }
 
-const _: () = assert!(size_of::<StateTimer>() <= 24);
-
-/// Later than any time.
-const NEVER: Instant = Instant::from_nanos(u64::MAX);
+const _: () = assert!(size_of::<StateTimer>() <= 18);
 
 /// A time in units of 2^23 ns, 8.4 ms, for what lasts seconds or hours. It wraps after 417 days.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +85,7 @@ fn handshake_timeout(retransmissions: u8) -> Duration {
 impl StateTimer {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            at: NEVER,
+            at: Instant::NEVER,
             heard: Ticks::new(now),
             begun: Ticks::new(now),
             probes: 0,
@@ -96,22 +95,23 @@ impl StateTimer {
 
     #[inline]
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (self.at != NEVER).then_some(self.at)
+        let at = self.at;
+        (at != Instant::NEVER).then_some(at)
     }
 
     /// Whether a SYN is to leave, because none of this state has, or the last had its time.
     pub(super) fn is_syn_due(&self) -> bool {
-        self.at == NEVER
+        self.deadline().is_none()
     }
 
     /// A SYN,ACK is to leave now in place of the SYN.
     pub(super) fn on_syn_due(&mut self) {
-        self.at = NEVER;
+        self.at = Instant::NEVER;
     }
 
     /// The connection is gone: nothing is due.
     pub(super) fn stop(&mut self) {
-        self.at = NEVER;
+        self.at = Instant::NEVER;
         self.window_probe = None;
     }
 
@@ -123,7 +123,7 @@ impl StateTimer {
     /// How long the answer to our SYN took, in microseconds; unknown if it was sent again (Karn's
     /// algorithm, RFC 6298 §3).
     pub(super) fn since_syn_us(&self, retransmissions: u8, now: Instant) -> Option<u32> {
-        if retransmissions > 0 || self.at == NEVER {
+        if retransmissions > 0 || self.deadline().is_none() {
             return None;
         }
         // It was sent when the timer was set.
@@ -138,10 +138,16 @@ impl StateTimer {
         self.window_probe.take()
     }
 
+    /// Whether the persist timer wants something sent.
+    #[inline]
+    pub(super) const fn wants_window_probe(&self) -> bool {
+        self.window_probe.is_some()
+    }
+
     /// The handshake is over, and its timer with it.
     pub(super) fn on_established(&mut self, now: Instant) {
         self.heard = Ticks::new(now);
-        self.at = NEVER;
+        self.at = Instant::NEVER;
     }
 
     /// The application has gone, and all that is awaited is the peer's FIN.
@@ -166,16 +172,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         if matches!(self.state, State::Closed(_)) {
             return None;
         }
-        let earlier = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, None) => a,
-            (None, b) => b,
-        };
-        let sending = earlier(self.sender.deadline(), self.persist.deadline());
-        earlier(
-            earlier(sending, self.acks.deadline()),
-            self.timer.deadline(),
-        )
+        let at = |deadline: Option<Instant>| deadline.unwrap_or(Instant::NEVER);
+        let sending = at(self.sender.deadline()).min(at(self.persist.deadline()));
+        let others = at(self.acks.deadline()).min(at(self.timer.deadline()));
+        Some(sending.min(others)).filter(|&at| at != Instant::NEVER)
     }
 
     /// Runs whatever is due. Nothing is, as often as not: deadlines move without the timer being told.
@@ -255,12 +255,12 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             let silence = self.timer.heard.until(cx.now);
             cx.now + cx.config.keepalive.idle.saturating_sub(silence)
         } else {
-            NEVER
+            Instant::NEVER
         };
     }
 
     fn on_state_timer(&mut self, cx: &mut Context<'_>) -> Fate {
-        self.timer.at = NEVER;
+        self.timer.at = Instant::NEVER;
         match self.state {
             State::SynSent(state) => {
                 if state.retransmissions >= cx.config.syn_retries {

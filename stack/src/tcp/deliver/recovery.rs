@@ -64,7 +64,7 @@ impl<C: CongestionControl> Sender<C> {
         };
 
         // What arrived: the lowest first.
-        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, input);
+        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, now);
         arrivals.gaps = true;
         arrivals.point = Some(self.point);
         if let Some(echo) = ts_echo {
