@@ -221,6 +221,17 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
                     let rto = self.sender.rtt().rto() / 2;
                     self.timer.begun = Ticks::before(cx.now, rto);
                 }
+                // RFC 9293 §3.8.6 (SHLD-17, MUST-37): what lies beyond an edge that the peer drew back may stay
+                // unacknowledged for as long as it answers. R2 counts from the first time it did not; for a
+                // connection that its application has left, from the first of all (RFC 6429 §3).
+                let closed = self.send_window.window(self.sender.una()) == 0;
+                let patient = !self.application.is_gone();
+                if closed
+                    && patient
+                    && self.timer.heard.until(cx.now) <= self.timer.begun.until(cx.now)
+                {
+                    self.timer.begun = Ticks::new(cx.now);
+                }
                 // RFC 9293 §3.8.3 (MUST-20): R2.
                 if self.has_timed_out(cx) {
                     return Some(self.abort_with_reset(cx, CloseReason::TimedOut));
@@ -229,7 +240,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
                     // SHLD-9: from R1 on, and before R2.
                     self.application.on_soft_error(SoftError::Unanswered);
                 }
-                if count % BLACK_HOLE_TIMEOUTS == 0
+                // An edge that was drawn back is no black hole.
+                if !closed
+                    && count % BLACK_HOLE_TIMEOUTS == 0
                     && self.sender.first_len(&cx.pools.send) > BLACK_HOLE_LEN_MIN
                 {
                     self.application.on_black_hole();
