@@ -173,7 +173,10 @@ impl<P: FramePool> Stack<P> {
             }
             Outcome::Dropped(reason) => Err(reason),
             Outcome::Complete { slot } => self.complete_half_open::<I>(slot, &segment, now),
-            Outcome::Unknown => self.receive_unknown::<I>(&tuple, &segment, origin, now),
+            Outcome::Unknown => self.receive_unknown::<I>(&tuple, &segment, None, origin, now),
+            Outcome::Reopen { send_next } => {
+                self.receive_unknown::<I>(&tuple, &segment, Some(send_next), origin, now)
+            }
         }
     }
 
@@ -183,6 +186,7 @@ impl<P: FramePool> Stack<P> {
         &mut self,
         tuple: &Tuple<I::Addr>,
         segment: &Segment<'_>,
+        beyond: Option<SeqNum>,
         origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
@@ -196,7 +200,7 @@ impl<P: FramePool> Stack<P> {
         if let Some(Target::Socket(slot)) = listener
             && flags.intersection(SYN_ACK_RST_FIN) == Flags::SYN
         {
-            return self.receive_syn::<I>(slot, tuple, segment, now);
+            return self.receive_syn::<I>(slot, tuple, segment, beyond, now);
         }
         if let Some(Target::Socket(slot)) = listener
             && flags.contains(Flags::ACK)
@@ -249,12 +253,13 @@ impl<P: FramePool> Stack<P> {
         table.answer(&mut tcp.context(events, now), answer);
     }
 
-    /// A SYN for a listener.
+    /// A SYN for a listener. `beyond`: what our initial sequence number has to be beyond.
     fn receive_syn<I: IpStack>(
         &mut self,
         slot: u16,
         tuple: &Tuple<I::Addr>,
         segment: &Segment<'_>,
+        beyond: Option<SeqNum>,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let path_mtu = u16::try_from(self.route_mtu::<I>(tuple.remote)).unwrap_or(u16::MAX);
@@ -329,7 +334,7 @@ impl<P: FramePool> Stack<P> {
         let start = tcp.secret.start(tuple, now);
         let record = HalfOpen {
             tuple: *tuple,
-            iss: start.isn,
+            iss: beyond.map_or(start.isn, |used| isn_beyond(start.isn, used)),
             irs: segment.seq,
             clock: start.clock,
             agreed,
@@ -618,6 +623,14 @@ const SYN_ACK_RST_FIN: Flags = Flags::SYN
     .union(Flags::ACK)
     .union(Flags::RST)
     .union(Flags::FIN);
+
+/// An initial sequence number for a tuple whose last connection has used all numbers up to `used`: what the
+/// clock says, unless that connection was faster than the clock (RFC 9293 §3.6.1, MAY-2; RFC 6191 §2).
+fn isn_beyond(clock: SeqNum, used: SeqNum) -> SeqNum {
+    // Farther than any window without scaling, so that nothing old is in the new one.
+    const GAP: u32 = 1 << 17;
+    if clock.after(used) { clock } else { used + GAP }
+}
 
 /// What becomes of the frames of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
