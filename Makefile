@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test interop bench bench-instructions bench-check bench-memory ebpf fuzz soak miri fmt lint doc deny install-deps
+.PHONY: help build demo test interop bench bench-instructions bench-check bench-memory bench-goodput ebpf fuzz soak miri fmt lint doc deny install-deps
 
 help: ## this list
 	@echo "Targets:"
@@ -46,6 +46,11 @@ bench-memory: ## what an idle TCP connection takes, in a process with a million 
 		echo "$$versions"; \
 		cargo run --release --locked --quiet -p echo-instructions -- tcp memory $$versions 1000000; \
 	done
+
+bench-goodput: ## TCP over bad links in the simulator, beside the kernel over equally bad ones; minutes, as root
+	@scripts/deps.sh build run
+	@cargo build --release --locked --quiet -p bench --features goodput --bin bench-goodput --bin impair
+	@$${CARGO_TARGET_DIR:-target}/release/bench-goodput
 
 ebpf: ## rebuilds the steering program (only after changing it: the object is committed)
 	@ebpf/build.sh

@@ -3,9 +3,11 @@
 use crate::scenario::{PORT, address, congestion};
 use crate::talker::{Behaviour, Call, End, Plan, Plans, Talkers};
 use stack::counters::Event;
-use stack::sim::{HostConfig, Impairment, Neighbors, Network, Reordering, for_each_seed_at_once};
+use stack::sim::{
+    Direction, HostConfig, Impairment, Neighbors, Network, Reordering, for_each_seed_at_once,
+};
 use stack::socket::bind::Bind;
-use stack::tcp::listener::ListenOptions;
+use stack::tcp::listener::{CongestionKind, ListenOptions};
 use stack::time::Duration;
 use std::net::SocketAddr;
 
@@ -73,11 +75,7 @@ fn one_way(seed: u64) {
         }),
         rate_bits_per_s: Some(rate),
         delay,
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small"
-        )]
+        #[expect(clippy::cast_sign_loss, reason = "16 at least")]
         queue_frames: Some(queue as usize),
         ..Impairment::default()
     };
@@ -113,4 +111,70 @@ fn one_way(seed: u64) {
 #[test]
 fn goodput_does_not_collapse() {
     for_each_seed_at_once(600, one_way);
+}
+
+/// RFC 8985 §7: the last segment of a short answer is lost, and nothing follows that would tell. The
+/// peer has acknowledged each segment before it at once, so two round trips of silence are enough: one
+/// for the handshake, one for the answer, two until the probe, half of one on its way.
+#[test]
+fn a_lost_tail_costs_a_few_round_trips() {
+    const ANSWER: u64 = 14_480;
+    const DELAY: Duration = Duration::from_millis(10);
+    let mut network = Network::new("tcp-tail", 1, Neighbors::Preset);
+    let plans = Plans::default();
+    let mut add =
+        |name, number| network.add_host(HostConfig::new(name, number), Talkers::new(&plans));
+    let (client, server) = (add("client", 1), add("server", 2));
+    let start = network.now();
+    let host = network.host_mut(server);
+    let bind = Bind {
+        local: SocketAddr::new("::".parse().expect("an address"), PORT),
+        v6only: false,
+    };
+    let options = ListenOptions {
+        backlog: 4,
+        congestion: CongestionKind::Cubic,
+        nodelay: false,
+    };
+    let listener = host.stack.tcp_listen(bind, options);
+    host.application.listener = Some(listener.expect("a free port"));
+    let behaviour = |total, end| Behaviour {
+        total,
+        write_at_most: 16_000,
+        read_at_most: usize::MAX,
+        stall: None,
+        end,
+    };
+    let call = Call {
+        at: start,
+        local: SocketAddr::new(address(1, false), 0),
+        remote: SocketAddr::new(address(2, false), PORT),
+        congestion: CongestionKind::Cubic,
+        nodelay: false,
+        plan: Plan {
+            number: 0,
+            client: behaviour(1, End::AfterPeer),
+            server: behaviour(ANSWER, End::AfterPeer),
+        },
+    };
+    network.host_mut(client).application.calls.push(call);
+    let link = Impairment::bottleneck(50_000_000, DELAY, 100_000);
+    network.impair(server, &link);
+    network.drop_frames(server, Direction::Outward, 9, 1, |frame| frame.len() > 1000);
+    let read = |network: &Network<Talkers>| {
+        let talkers = &network.host(client).application.talkers;
+        talkers.first().is_some_and(|talker| talker.read == ANSWER)
+    };
+    assert!(
+        network.run_until_done(Duration::from_secs(10), read),
+        "stuck"
+    );
+    let took = network.elapsed();
+    assert_eq!(
+        network
+            .link_counters(server, Direction::Outward)
+            .lost_scripted,
+        1
+    );
+    assert!(took < DELAY * 11, "{took:?}");
 }

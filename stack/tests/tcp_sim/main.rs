@@ -6,6 +6,14 @@
 //! * [`hostile`]: floods, storms, forgeries, peers that never answer
 //! * [`scenario`]: hosts, links and conversations, drawn from a seed
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+#![allow(
+    unreachable_pub,
+    reason = "what is public here is so for the other modules"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers drawn below limits that fit"
+)]
 
 mod goodput;
 mod hostile;

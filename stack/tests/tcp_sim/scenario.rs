@@ -9,7 +9,7 @@ use stack::sim::{
 use stack::socket::bind::Bind;
 use stack::tcp::config::{Ecn, Keepalive, SynCookies, TcpConfig};
 use stack::tcp::listener::{CongestionKind, ListenOptions};
-use stack::time::{Duration, Instant};
+use stack::time::Duration;
 use std::net::{IpAddr, SocketAddr};
 
 pub const PORT: u16 = 7;
@@ -122,7 +122,7 @@ fn trouble(random: &mut Random) -> Impairment {
     let share = chance(200);
     Impairment {
         loss,
-        burst_loss: (random.below(3) == 0).then(|| GilbertElliott {
+        burst_loss: (random.below(3) == 0).then_some(GilbertElliott {
             worsen: 0.005,
             recover: 0.3,
             loss_good: 0.0,
@@ -387,12 +387,6 @@ impl Scenario {
             }
         }
         eprintln!("now: {:?}", self.network.elapsed());
-    }
-
-    /// When the last conversation was over.
-    pub fn last_end(&self) -> Instant {
-        let end = |port| self.network.host(port).application.last_end;
-        end(self.client).max(end(self.server))
     }
 }
 

@@ -674,6 +674,11 @@ impl<C: CongestionControl> Sender<C> {
             self.timer = Timer::None;
         } else {
             self.arm(now);
+            if let Some(rtt_us) = rtt_us
+                && bytes <= u32::from(self.mss)
+            {
+                self.expect_prompt_ack(rtt_us, now);
+            }
         }
     }
 

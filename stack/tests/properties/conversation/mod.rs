@@ -9,7 +9,6 @@
 //! A world allocates nothing once it was made: `alloc_stack` holds the stack to that.
 #![allow(dead_code, unreachable_pub, reason = "each user needs some of it")]
 
-#[path = "../world/choices.rs"]
 pub mod choices;
 pub mod lead;
 pub mod peer;
@@ -339,7 +338,7 @@ impl World {
         self.turn();
         // Some close as they should, with everything read; others do not care.
         while let Some(id) = self.handles.pop() {
-            if self.handles.len() % 2 == 0 {
+            if self.handles.len().is_multiple_of(2) {
                 let _ = self
                     .stack
                     .tcp_receive_with(id, self.now, |bytes| bytes.len());

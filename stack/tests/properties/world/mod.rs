@@ -14,7 +14,6 @@
 #![allow(clippy::unwrap_used, reason = "what panics here is the finding")]
 #![allow(dead_code, unreachable_pub, reason = "each user uses some of it")]
 
-pub mod choices;
 pub mod judge;
 pub mod packets;
 pub mod readers;

@@ -1,7 +1,7 @@
 //! Packets, right ones and wrong ones, made from bytes of choice.
 
-pub use super::choices::Choices;
 pub use super::view::{View, payload_of};
+pub use crate::conversation::choices::Choices;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
