@@ -1,6 +1,7 @@
 //! The conversations in `tests/scripts`, held with a stack; each says which rule it is about.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod given_up;
 mod host;
 
 use host::Host;
