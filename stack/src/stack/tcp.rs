@@ -35,6 +35,7 @@ use crate::tcp::seq::SeqNum;
 use crate::tcp::socket_options::{IcmpError, SocketOption, SocketOptions, SoftError};
 use crate::tcp::syn_cookie;
 use crate::tcp::table::{Answer, Outcome, Slot, Table, reset_for};
+use crate::tcp::time_wait;
 use crate::tcp::tuple::Tuple;
 use crate::tcp::{ConnectError, TcpId, TcpListenerId};
 use crate::time::Instant;
@@ -334,7 +335,7 @@ impl<P: FramePool> Stack<P> {
         let start = tcp.secret.start(tuple, now);
         let record = HalfOpen {
             tuple: *tuple,
-            iss: beyond.map_or(start.isn, |used| isn_beyond(start.isn, used)),
+            iss: beyond.map_or(start.isn, |used| time_wait::isn_beyond(start.isn, used)),
             irs: segment.seq,
             clock: start.clock,
             agreed,
@@ -623,14 +624,6 @@ const SYN_ACK_RST_FIN: Flags = Flags::SYN
     .union(Flags::ACK)
     .union(Flags::RST)
     .union(Flags::FIN);
-
-/// An initial sequence number for a tuple whose last connection has used all numbers up to `used`: what the
-/// clock says, unless that connection was faster than the clock (RFC 9293 §3.6.1, MAY-2; RFC 6191 §2).
-fn isn_beyond(clock: SeqNum, used: SeqNum) -> SeqNum {
-    // Farther than any window without scaling, so that nothing old is in the new one.
-    const GAP: u32 = 1 << 17;
-    if clock.after(used) { clock } else { used + GAP }
-}
 
 /// What becomes of the frames of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]

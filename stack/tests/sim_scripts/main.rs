@@ -3,6 +3,7 @@
 
 mod given_up;
 mod host;
+mod requirements;
 
 use host::Host;
 use stack::sim::script::{Script, parse_with, run};
