@@ -686,3 +686,7 @@ impl<T: Transport, D: Dialogue> Crowd<T, D> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "crowd_tests.rs"]
+mod tests;

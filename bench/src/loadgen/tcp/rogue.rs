@@ -280,8 +280,8 @@ impl Rogues {
                 return;
             }
         }
-        // There is room, and no news will say so.
-        self.timers.push(Reverse((now, slot)));
+        // There is room, and no news will say so. Not at once: the others are to have their turn.
+        self.timers.push(Reverse((now + 1, slot)));
     }
 
     fn send_byte<T: Transport>(&mut self, transport: &mut T, slot: u32, now: u64) {

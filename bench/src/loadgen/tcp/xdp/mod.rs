@@ -38,6 +38,7 @@ use stack::time::Duration;
 
 use super::run::TcpPlan;
 use super::sources::Ports;
+use crate::loadgen::xdp::engine::Unfinished;
 use crate::loadgen::xdp::path;
 use crate::loadgen::xdp::{CHUNK_SIZES, HEADROOM, XdpOptions, XdpReport, deal, report, steer};
 use crate::queues::Queues;
@@ -197,7 +198,7 @@ fn ports(
     };
     let each = wanted.div_ceil((addresses.kernel.len() + addresses.own.len()) as u64);
     let each = u32::try_from(each).map_or(range.count(), |each| each.min(range.count()));
-    allow_open_sockets(addresses.kernel.len() * each as usize)?;
+    let each = holdable(addresses.kernel.len(), each, all)?;
     let mut held = Vec::new();
     let mut pairs: Pairs = Vec::new();
     let threads = u32::try_from(slots.len()).unwrap_or(u32::MAX);
@@ -234,6 +235,19 @@ fn ports(
         ));
     }
     Ok((pairs, held))
+}
+
+/// How many ports of each of the kernel's addresses can be held: all that are wanted, or as many as there
+/// may be open sockets, if those do.
+fn holdable(kernel_addresses: usize, wanted: u32, connections: u64) -> Result<u32, String> {
+    let mut each = wanted;
+    loop {
+        match allow_open_sockets(kernel_addresses * each as usize) {
+            Ok(()) => return Ok(each),
+            Err(error) if u64::from(each / 2) < connections => return Err(error),
+            Err(_) => each /= 2,
+        }
+    }
 }
 
 /// A socket that keeps the kernel from using a port; none if it does already.
@@ -387,13 +401,15 @@ fn others(drivers: &[AfXdp], pairs: &Pairs) -> Vec<Others> {
     let owner_of: Arc<[usize]> = owner_of.into();
     receivers
         .into_iter()
+        .zip(Unfinished::all(drivers.len()))
         .enumerate()
-        .map(|(thread, receiver)| Others {
+        .map(|(thread, (receiver, unfinished))| Others {
             thread,
             // One thread has no others, and need not look whose a frame is.
             owner_of: (ways.len() > 1).then(|| Arc::clone(&owner_of)),
             ways: ways.clone(),
             receiver,
+            unfinished: Some(unfinished),
         })
         .collect()
 }

@@ -21,7 +21,7 @@ use crate::clock::now_ns;
 use crate::loadgen::load::Window;
 use crate::loadgen::tcp::failure::Failure;
 use crate::loadgen::tcp::transport::{Ending, Hearing, Received, Transport};
-use crate::loadgen::xdp::engine::XdpCounts;
+use crate::loadgen::xdp::engine::{Unfinished, XdpCounts};
 
 /// Frames taken from the rings in one turn: enough that system calls do not show, few enough that a
 /// reply does not wait long for its clock reading.
@@ -33,6 +33,9 @@ const PORTS_TRIED_MAX: usize = 256;
 /// How long a connection waits that found no memory in the pools of all: an acknowledgement of another one
 /// frees some, and no news tells.
 const RETRY_NS: u64 = 1_000_000;
+
+/// Sleep of a thread that only receives for others any more: short beside any timeout.
+const COURTESY_NS: u64 = 200_000;
 
 /// Turns that are made at the end, to get FINs and RSTs out through a ring that is full.
 const LAST_TURNS: usize = 64;
@@ -49,6 +52,8 @@ pub(super) struct Others {
     pub(super) owner_of: Option<Arc<[usize]>>,
     pub(super) ways: Vec<Way>,
     pub(super) receiver: Receiver<Stray>,
+    /// Until its load is finished.
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +129,19 @@ impl XdpTransport {
         }
     }
 
-    /// Sends what is left to send, and returns what was counted.
+    /// Goes on until all threads are through, for what comes for another may come to this one's queues (and
+    /// would go to the kernel, which would reset it), sends what is left to send, and returns what was counted.
     pub(in crate::loadgen::tcp) fn finish(mut self) -> XdpCounts {
+        let (mut all_finished, mut news) = (false, Vec::new());
+        let unfinished = self.others.unfinished.take();
+        let ask = unfinished.map(Unfinished::finish);
+        while !all_finished {
+            all_finished = ask.as_ref().is_none_or(|ask| ask());
+            if self.poll(COURTESY_NS, &mut news).is_err() {
+                break;
+            }
+            news.clear();
+        }
         for _ in 0..LAST_TURNS {
             self.transmit(now_ns());
             if self.stack.egress_len() == 0 {
