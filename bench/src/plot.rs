@@ -108,7 +108,7 @@ impl Ruler {
             Scale::Log => (low, high) = (low.floor(), high.ceil()),
             Scale::Nines => low = 0.0,
         }
-        if high - low < f64::EPSILON {
+        if (high - low).abs() < f64::EPSILON {
             high = low + 1.0;
         }
         Self { scale, low, high }

@@ -426,7 +426,7 @@ fn results_are_files_and_can_be_merged() {
     assert!(!a.series.is_empty());
     assert_eq!(all.requests, a.requests + b.requests);
     assert_eq!((all.flows, all.merged), (8, 2));
-    let latency = |report: &Report| report.latency_us.clone().unwrap();
+    let latency = |report: &Report| report.latency_us.unwrap();
     assert_eq!(latency(&all).max, latency(&a).max.max(latency(&b).max));
     let (low, high) = (
         latency(&a).p50.min(latency(&b).p50),

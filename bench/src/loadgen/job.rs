@@ -31,7 +31,7 @@ pub enum Job {
 #[derive(Clone, Debug)]
 pub enum Load {
     /// Over UDP.
-    Udp(Plan),
+    Udp(Box<Plan>),
     /// Over TCP.
     Tcp(Box<TcpPlan>),
 }

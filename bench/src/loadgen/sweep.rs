@@ -168,7 +168,7 @@ impl fmt::Display for SweepReport {
             "unsent"
         )?;
         for run in &self.runs {
-            let latency = run.latency_us.clone().unwrap_or_default();
+            let latency = run.latency_us.unwrap_or_default();
             writeln!(
                 out,
                 "  {:>12.0} {:>12.0} {:>10.1} {:>10.1} {:>10.1} {:>10.1} {:>10} {:>10}{}",

@@ -152,7 +152,7 @@ impl Cli {
 
 impl LoadCommand {
     fn plan(self) -> Result<(Load, Output), PlanError> {
-        let udp = |(plan, output)| (Load::Udp(plan), output);
+        let udp = |(plan, output)| (Load::Udp(Box::new(plan)), output);
         let tcp = |(plan, output)| (Load::Tcp(Box::new(plan)), output);
         match self {
             Self::UdpRr(load) => load.plan().map(udp),

@@ -192,7 +192,7 @@ mod tests {
 
     fn plan(line: &str) -> Result<(Plan, Output), String> {
         match job(line)? {
-            (Job::Load(Load::Udp(plan)), output) => Ok((plan, output)),
+            (Job::Load(Load::Udp(plan)), output) => Ok((*plan, output)),
             (other, _) => panic!("{line} is {other:?}"),
         }
     }

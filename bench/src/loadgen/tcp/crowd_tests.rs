@@ -15,7 +15,7 @@ use crate::loadgen::tcp::tally::Tally;
 const MS: u64 = 1_000_000;
 const HANDSHAKE_NS: u64 = MS / 10;
 const REPLY_NS: u64 = MS / 5;
-const SIZE: u64 = 100;
+const SIZE: usize = 100;
 
 /// What a server does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Network {
         let Some(peer) = self.peers.get_mut(&number) else {
             return;
         };
-        if (peer.asked.len() as u64) < SIZE {
+        if peer.asked.len() < SIZE {
             return;
         }
         let mut reply = std::mem::take(&mut peer.asked);
@@ -189,11 +189,11 @@ impl Transport for Network {
             return Err(Failure::Reset);
         }
         // Who reads nothing can send no more at some time.
-        if peer.owed > 10 * SIZE as usize {
+        if peer.owed > 10 * SIZE {
             return Ok(0);
         }
         // A small buffer: half of a request at once.
-        let sent = bytes.len().min(SIZE as usize / 2);
+        let sent = bytes.len().min(SIZE / 2);
         peer.owed += sent;
         peer.asked.extend_from_slice(&bytes[..sent]);
         if sent < bytes.len() {
@@ -388,7 +388,7 @@ fn a_closed_loop_asks_when_it_is_answered() {
     assert_eq!(tally.connections.begun, 0, "all were opened in the ramp-up");
     assert_eq!(tally.connections.open_at_start, 4);
     assert_eq!(network.opened, 4);
-    assert_eq!(tally.sent_bytes / SIZE, tally.requests);
+    assert_eq!(tally.sent_bytes / SIZE as u64, tally.requests);
 }
 
 #[test]
@@ -548,7 +548,7 @@ fn misbehaving_clients_are_counted_apart() {
     let rogues = tally.rogues;
     assert_eq!((rogues.begun, rogues.established, rogues.ended), (5, 4, 0));
     assert!(
-        rogues.sent_bytes > 5 * SIZE,
+        rogues.sent_bytes > 5 * SIZE as u64,
         "the one that never reads asks on"
     );
 }

@@ -84,6 +84,10 @@ pub struct Exchange {
 /// Bytes in front of a sized request's pattern.
 pub const SIZED_HEADER_LEN: usize = 16;
 
+/// The same, as sizes are told.
+pub const SIZED_HEADER_BYTES: u32 = 16;
+const _: () = assert!(SIZED_HEADER_BYTES as usize == SIZED_HEADER_LEN);
+
 /// First bytes of a sized request.
 pub const SIZED_MAGIC: [u8; 4] = *b"lgRQ";
 
@@ -147,7 +151,7 @@ impl Dialogue for Exchange {
         talk.received = 0;
         talk.header_sent = 0;
         // The command line admits no smaller request.
-        talk.to_send = request.saturating_sub(SIZED_HEADER_LEN as u32);
+        talk.to_send = request.saturating_sub(SIZED_HEADER_BYTES);
         talk.to_receive = reply;
         let start = u32::try_from(talk.start).unwrap_or(0);
         talk.header[..4].copy_from_slice(&SIZED_MAGIC);

@@ -16,7 +16,7 @@ use rustix::net::{
     send, socket_with, sockopt,
 };
 
-use super::dialogue::{REPLY_SEED, SIZED_HEADER_LEN, SIZED_MAGIC};
+use super::dialogue::{REPLY_SEED, SIZED_HEADER_BYTES, SIZED_HEADER_LEN, SIZED_MAGIC};
 use super::pattern::{Pattern, RUN};
 use crate::socket::allow_open_sockets;
 
@@ -55,9 +55,6 @@ const SLEEP_NS: i64 = 50_000_000;
 /// Reads and writes in a row on one connection, before the others get their turn.
 const READS_PER_TURN: usize = 16;
 const WRITES_PER_TURN: usize = 16;
-
-const SIZED_HEADER_LEN_U32: u32 = 16;
-const _: () = assert!(SIZED_HEADER_LEN_U32 as usize == SIZED_HEADER_LEN);
 
 /// The listener's number among the news; connections have those of their places.
 const LISTENER: u64 = u64::MAX;
@@ -386,7 +383,7 @@ impl Connection {
                 return false;
             }
             header.clear();
-            *body_left = request - SIZED_HEADER_LEN_U32;
+            *body_left = request - SIZED_HEADER_BYTES;
             if reply > 0 {
                 self.replies.push_back((u64::from(start), reply));
             }

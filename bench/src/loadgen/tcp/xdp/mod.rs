@@ -168,9 +168,13 @@ impl XdpSetup {
 
 /// The smallest chunk that packets of the interface fit; larger packets than fit any are not sent.
 fn chunk_size(mtu: u32) -> u32 {
-    let fits = |chunk: &u32| mtu + ETHERNET_LEN + HEADROOM as u32 <= *chunk;
+    let fits = |chunk: &u32| mtu + ETHERNET_LEN + HEADROOM_BYTES <= *chunk;
     CHUNK_SIZES.into_iter().find(fits).unwrap_or(CHUNK_SIZES[1])
 }
+
+/// What the driver keeps free in front of a packet, in bytes.
+const HEADROOM_BYTES: u32 = 256;
+const _: () = assert!(HEADROOM_BYTES as usize == HEADROOM);
 
 /// An Ethernet header, in bytes.
 const ETHERNET_LEN: u32 = 14;
@@ -326,7 +330,7 @@ fn link(
         mac: interface.mac,
         mtu: interface
             .mtu
-            .min(chunk_size - HEADROOM as u32 - ETHERNET_LEN),
+            .min(chunk_size - HEADROOM_BYTES - ETHERNET_LEN),
         up: true,
         addresses: kernel.chain(own).collect(),
         routes: RouteTable::new(vec![route], 1)
