@@ -42,7 +42,7 @@ bench-check: ## the same, compared with the table; fails if something grew by mo
 
 bench-memory: ## what an idle TCP connection takes, in a process with a million of them
 	@scripts/deps.sh build
-	@for versions in ipv4 ipv6; do \
+	@for versions in ipv4 ipv6 both; do \
 		echo "$$versions"; \
 		cargo run --release --locked --quiet -p echo-instructions -- tcp memory $$versions 1000000; \
 	done

@@ -164,6 +164,24 @@ for target in 10.77.0.1:7 '[fd77::1]:7'; do
 done
 
 echo
+echo "== TCP: a kernel client sends a mebibyte to port 7 and has it back; dataplane sockets meanwhile"
+head -c 1048576 /dev/urandom >"$work/sent"
+for address in 10.77.0.1 fd77::1; do
+    # Bash is client enough: /dev/tcp. Another process writes, or both would wait for room.
+    at_client timeout 30 bash -c '
+        exec 3<>"/dev/tcp/$1/7"
+        cat "$2/sent" >&3 &
+        head -c 1048576 <&3 >"$2/came"
+        "$3" sockets --socket "$4" --state established >"$2/sockets"
+        wait' demo "$address" "$work" "$binaries/dataplane" "$socket" || {
+        echo "no TCP echo from $address" >&2
+        exit 1
+    }
+    cmp "$work/sent" "$work/came"
+    cat "$work/sockets"
+done
+
+echo
 echo "== SIGTERM to the service, which prints its histograms"
 said=$(wc -c <"$work/service.log")
 stop "$service"

@@ -87,6 +87,8 @@ fn own_addresses(services: &[Service]) -> impl Iterator<Item = &crate::Cidr> {
             application: _,
             protocol: _,
             listen: _,
+            connect: _,
+            connections: _,
             v6only: _,
             own_addresses,
             workers: _,

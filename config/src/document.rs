@@ -301,6 +301,11 @@ impl<'t, 'v> Section<'_, 't, 'v> {
         }
     }
 
+    /// Whether `key` is written, right or wrong.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// Makes an error of a missing `key`; `allowed` says what it should be.
     pub(crate) fn require(&mut self, key: &'static str, allowed: &str) {
         let written = match self.table {

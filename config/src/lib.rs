@@ -35,4 +35,4 @@ pub use schema::{
     Workers,
 };
 pub use tcp::{Congestion, Ecn, SynCookies, Tcp};
-pub use value::{Cidr, Deny, DenyProtocol};
+pub use value::{Cidr, Deny, DenyProtocol, PortRange};

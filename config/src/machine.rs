@@ -62,6 +62,7 @@ impl Config {
             self.check_mtu(interface, &mut findings);
         }
         self.check_service_workers(machine, &mut findings);
+        self.check_ports(machine, &mut findings);
         findings.into_result(())
     }
 
@@ -167,6 +168,16 @@ impl Config {
                     findings.add(&self.source, &key, cidr, message);
                 }
             }
+            for (position, to) in service.connect.iter().enumerate() {
+                if kernel_has(to.ip()) {
+                    let message = format!(
+                        "{name} has this address itself: nothing comes back from a wire that goes to \
+                         ourselves"
+                    );
+                    let key = format!("service[{number}].connect[{position}]");
+                    findings.add(&self.source, &key, to, message);
+                }
+            }
             for (position, listener) in service.listen.iter().enumerate() {
                 let address = listener.ip();
                 let known = address.is_unspecified()
@@ -187,6 +198,18 @@ impl Config {
                     findings.add(&self.source, &key, listener, message);
                 }
             }
+        }
+    }
+
+    /// Workers that open connections have ports of their own.
+    fn check_ports(&self, machine: &Machine, findings: &mut Findings) {
+        let workers = self.worker_cores(machine).len();
+        let ports = self.tcp.ports;
+        if self.opens_connections() && (ports.count() as usize) < workers {
+            let message = format!(
+                "must be {workers} ports at least, one for each worker, since services open connections"
+            );
+            findings.add(&self.source, "tcp.ports", ports, message);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::schema::{
     Workers,
 };
 use crate::tcp::{Congestion, tcp};
-use crate::value::{Cidr, listen_address, own_address};
+use crate::value::{Cidr, connect_address, listen_address, own_address};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -437,6 +437,8 @@ fn service(mut section: Section<'_, '_, '_>) -> Service {
     const NAME: &str = "1 to 63 letters, digits, \"-\", \"_\" and \".\"";
     const LISTEN: &str = "a list of addresses and ports such as [\"[::]:7\"]";
     const ADDRESS: &str = "an address and port such as \"0.0.0.0:7\" or \"[::]:7\"";
+    const CONNECT: &str = "a list of addresses and ports such as [\"192.0.2.1:7\"]";
+    const HOST: &str = "an address and port such as \"192.0.2.1:7\" or \"[2001:db8::1]:7\"";
     const OWN: &str = "a list of addresses such as [\"192.0.2.50/24\", \"2001:db8::50/64\"]";
     const CIDR: &str = "an address with its prefix length, such as \"192.0.2.50/24\"";
     const WORKERS: &str = "\"all\" or a list of worker indices such as [0, 1]";
@@ -455,10 +457,16 @@ fn service(mut section: Section<'_, '_, '_>) -> Service {
     let application = section.word("application", Application::ALL);
     section.require("protocol", &words(Protocol::ALL));
     let protocol = section.word("protocol", Protocol::ALL);
-    section.require("listen", LISTEN);
+    if !section.has("connect") {
+        section.require("listen", LISTEN);
+    }
     let listen = section.list("listen", LISTEN, |value| {
         string(value, ADDRESS, listen_address)
     });
+    let connect = section.list("connect", CONNECT, |value| {
+        string(value, HOST, connect_address)
+    });
+    let connections = section.number("connections", 1..=65_535, Service::CONNECTIONS);
     let v6only = section.boolean("v6only", false);
     let own: Option<Vec<Cidr>> = section.list("own_addresses", OWN, |value| {
         string(value, CIDR, own_address)
@@ -475,6 +483,8 @@ fn service(mut section: Section<'_, '_, '_>) -> Service {
         application: application.unwrap_or(Application::Echo),
         protocol: protocol.unwrap_or(Protocol::Udp),
         listen: listen.unwrap_or_default(),
+        connect: connect.unwrap_or_default(),
+        connections,
         v6only,
         own_addresses: own.unwrap_or_default(),
         workers: workers

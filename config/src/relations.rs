@@ -23,6 +23,7 @@ pub(crate) fn check(config: &Config, findings: &mut Findings) {
     service_workers(config, findings);
     listeners(config, findings);
     own_addresses(config, findings);
+    connections(config, findings);
     denied_ports(config, findings);
 }
 
@@ -388,14 +389,16 @@ fn listeners(config: &Config, findings: &mut Findings) {
         services, source, ..
     } = config;
     for (index, service) in services.iter().enumerate() {
+        let connect = format!("service[{index}].connect");
+        if !service.connect.is_empty() || !findings.sound(&[&connect]) {
+            continue;
+        }
         let key = format!("service[{index}].listen");
-        not_empty(
-            source,
-            findings,
-            &key,
-            &service.listen,
-            "one address and port at least",
-        );
+        let allowed = match service.protocol {
+            Protocol::Udp => "one address and port at least",
+            Protocol::Tcp => "one address and port at least, or there must be some to connect to",
+        };
+        not_empty(source, findings, &key, &service.listen, allowed);
     }
     // By port, so that many services cost no more than the few on one port.
     let mut by_port: HashMap<u16, Vec<Listener<'_>>> = HashMap::new();
@@ -451,6 +454,74 @@ fn own_addresses(config: &Config, findings: &mut Findings) {
                 seen.insert(own.address, key);
             }
         }
+    }
+}
+
+/// Connections that services open.
+fn connections(config: &Config, findings: &mut Findings) {
+    let Config {
+        services,
+        steering,
+        limits,
+        tcp,
+        source,
+        ..
+    } = config;
+    let mut opened = [0u64; 2];
+    for (number, service) in services.iter().enumerate() {
+        let key = format!("service[{number}].connect");
+        let protocol = format!("service[{number}].protocol");
+        if service.connect.is_empty() || !findings.sound(&[&key, &protocol]) {
+            continue;
+        }
+        if service.protocol == Protocol::Udp {
+            let place = source.place(&protocol);
+            let message = format!("needs protocol = \"tcp\" ({place}): UDP has no connections");
+            findings.add(source, &key, "", message);
+            continue;
+        }
+        no_repeats(source, findings, &key, &service.connect);
+        for (position, to) in service.connect.iter().enumerate() {
+            opened[usize::from(to.is_ipv6())] += u64::from(service.connections);
+            let mut all = services.iter().flat_map(|service| &service.own_addresses);
+            if all.any(|own| own.address == to.ip()) {
+                let message = "a service owns this address: nothing comes back from a wire that goes \
+                               to ourselves";
+                findings.add(source, &format!("{key}[{position}]"), to, message);
+            }
+        }
+        let key = format!("service[{number}].connections");
+        if findings.sound(&[&key, "tcp.ports"]) && service.connections > tcp.ports.count() {
+            let message = format!(
+                "must be at most {}, the number of tcp.ports = \"{}\" ({}): each connection to an \
+                 address has a port of its own",
+                tcp.ports.count(),
+                tcp.ports,
+                source.place("tcp.ports"),
+            );
+            findings.add(source, &key, service.connections, message);
+        }
+    }
+    let most = opened[0].max(opened[1]);
+    let key = "limits.tcp_connections";
+    if findings.sound(&[key]) && u64::from(limits.tcp_connections) < most {
+        let message = format!("must be at least {most}, the connections that services open");
+        findings.add(source, key, limits.tcp_connections, message);
+    }
+    if most == 0 || !findings.sound(&["tcp.ports", "steering.deny"]) {
+        return;
+    }
+    // One address or all: what comes back to it would go to the kernel, which resets it.
+    let hides = |deny: &Deny| deny.protocol.as_str() == "tcp" && tcp.ports.contains(deny.port);
+    if let Some(position) = steering.deny.iter().position(hides) {
+        let key = format!("steering.deny[{position}]");
+        let message = format!(
+            "{key} = \"{}\" ({}) leaves one of these ports to the kernel, but services connect from \
+             them: choose a range without it",
+            steering.deny[position],
+            source.place(&key),
+        );
+        findings.add(source, "tcp.ports", tcp.ports, message);
     }
 }
 

@@ -116,6 +116,14 @@ impl Config {
         })
     }
 
+    /// Whether any service opens connections: only then are [`Tcp::ports`] reserved and steered.
+    #[must_use]
+    pub fn opens_connections(&self) -> bool {
+        self.services
+            .iter()
+            .any(|service| !service.connect.is_empty())
+    }
+
     /// The effective configuration, defaults included, as TOML that parses back to an equal value.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -640,9 +648,14 @@ pub struct Service {
     pub application: Application,
     /// The transport protocol. Required.
     pub protocol: Protocol,
-    /// Addresses and ports, one at least. An address is a wildcard, one of the interface's, or one
-    /// of any service's `own_addresses`. Required.
+    /// Addresses and ports. An address is a wildcard, one of the interface's, or one of any service's
+    /// `own_addresses`. Required, one at least, unless there is `connect`.
     pub listen: Vec<SocketAddr>,
+    /// TCP only: addresses and ports of hosts to open connections to; the application serves them as it
+    /// serves those of its listeners. Default: none.
+    pub connect: Vec<SocketAddr>,
+    /// TCP only: connections opened to each address of `connect`, 1 to 65535. Default: 1.
+    pub connections: u32,
     /// Whether `[::]` takes IPv6 only (IPV6_V6ONLY, RFC 3493 §5.3). Default: false.
     pub v6only: bool,
     /// Addresses the kernel does not have, for which the stack answers ARP, neighbour discovery
@@ -663,6 +676,8 @@ pub struct Service {
 impl Service {
     /// Default for `nodelay`: the applications answer in whole writes, which waiting cannot improve.
     pub(crate) const NODELAY: bool = true;
+    /// Default for `connections`.
+    pub(crate) const CONNECTIONS: u32 = 1;
     /// Default for `backlog`: a burst of a thousand connections between two turns of a worker.
     pub(crate) const BACKLOG: u32 = 1024;
 }

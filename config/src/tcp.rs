@@ -1,7 +1,8 @@
 //! `[tcp]`: what TCP does, for every TCP service. How much of it there may be is in `[limits]`.
 
-use crate::document::{Section, number};
+use crate::document::{Section, number, string};
 use crate::schema::words;
+use crate::value::PortRange;
 use serde::Serialize;
 use std::ops::RangeInclusive;
 
@@ -43,6 +44,8 @@ pub struct Tcp {
     /// How long a connection that we have closed waits for the peer to close, in seconds, 1 to 3600.
     /// Default: 60.
     pub fin_wait_2_s: u32,
+    /// The local ports of connections that services open. Default: 61000-65535.
+    pub ports: PortRange,
 }
 
 impl Default for Tcp {
@@ -53,8 +56,9 @@ impl Default for Tcp {
             rto_min_ms: 200,
             // TCP_DELACK_MIN.
             ack_delay_ms: 40,
-            // tcp_syn_retries, tcp_synack_retries.
-            syn_retries: 6,
+            // RFC 9293 §3.8.3, MUST-23: three minutes at least; with tcp_syn_retries = 6 it is two.
+            syn_retries: 7,
+            // tcp_synack_retries.
             syn_ack_retries: 5,
             syn_cookies: SynCookies::WhenFull,
             // tcp_challenge_ack_limit, before it was lifted.
@@ -73,6 +77,12 @@ impl Default for Tcp {
             // TCP_TIMEWAIT_LEN, tcp_fin_timeout.
             time_wait_s: 60,
             fin_wait_2_s: 60,
+            // Of the ports that nobody has registered (RFC 6335 §6: 49152 on) those that Linux does not give
+            // out itself (net.ipv4.ip_local_port_range: 32768 to 60999), so that none is in use at start.
+            ports: PortRange {
+                first: 61_000,
+                last: 65_535,
+            },
         }
     }
 }
@@ -116,6 +126,9 @@ const DAY_S: u32 = 86_400;
 /// Times a SYN is sent again: with 15, doubled from a second on up to a minute each, some 12 minutes.
 const RETRIES: RangeInclusive<u8> = 1..=15;
 
+/// What `ports` is.
+const PORTS: &str = "a range of ports such as \"61000-65535\"";
+
 pub(crate) fn tcp(mut section: Section<'_, '_, '_>) -> Tcp {
     let default = Tcp::default();
     let keepalive_idle_s = section.read("keepalive_idle_s", |value| {
@@ -151,6 +164,9 @@ pub(crate) fn tcp(mut section: Section<'_, '_, '_>) -> Tcp {
         // RFC 9293 §3.4.2: twice the maximum segment lifetime of 2 minutes is the longest anybody needs.
         time_wait_s: section.number("time_wait_s", 1..=240, default.time_wait_s),
         fin_wait_2_s: section.number("fin_wait_2_s", 1..=3600, default.fin_wait_2_s),
+        ports: section
+            .read("ports", |value| string(value, PORTS, str::parse))
+            .unwrap_or(default.ports),
     };
     section.finish();
     tcp

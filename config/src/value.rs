@@ -149,6 +149,75 @@ impl Serialize for Deny {
     }
 }
 
+/// Ports from one to another, both included, written `61000-65535`, as in
+/// `net.ipv4.ip_local_reserved_ports`; one port alone is `61000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest, 1 to 65535.
+    pub first: u16,
+    /// The highest, `first` to 65535.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// How many there are, 1 to 65535.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.last as u32 - self.first as u32 + 1
+    }
+
+    /// Whether `port` is one of them.
+    #[must_use]
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// The share of the worker with this index of `workers`: each port is one worker's, so that no two
+    /// open the same connection. None where there are more workers than ports.
+    #[must_use]
+    pub fn share(self, index: usize, workers: usize) -> Option<Self> {
+        let (count, workers) = (self.count() as usize, workers.max(1));
+        let begin = |index: usize| usize::from(self.first) + index * count / workers;
+        let (first, behind) = (begin(index), begin(index + 1));
+        let first = u16::try_from(first).ok()?;
+        let last = u16::try_from(behind.checked_sub(1)?).ok()?;
+        (first <= last && last <= self.last).then_some(Self { first, last })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last } = self;
+        if first == last {
+            write!(f, "{first}")
+        } else {
+            write!(f, "{first}-{last}")
+        }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (decimal::<u16>(first), decimal::<u16>(last)) {
+            (Some(first), Some(last)) if 0 < first && first <= last => Ok(Self { first, last }),
+            _ => Err(
+                "must be a range of ports such as \"61000-65535\", the lower one first, from 1 to \
+                 65535"
+                    .into(),
+            ),
+        }
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A decimal number without sign; `u16::from_str` alone would also take `+22`.
 fn decimal<T: FromStr>(text: &str) -> Option<T> {
     text.bytes()
@@ -199,6 +268,15 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// An address and port a service may connect to.
+pub(crate) fn connect_address(text: &str) -> Result<SocketAddr, String> {
+    let address = listen_address(text)?;
+    if address.ip().is_unspecified() {
+        return Err("must be the address of a host: nobody is at the unspecified one".into());
+    }
+    Ok(address)
+}
+
 /// An address the stack may own.
 pub(crate) fn own_address(text: &str) -> Result<Cidr, String> {
     let cidr: Cidr = text.parse()?;
@@ -246,4 +324,36 @@ fn unicast(address: IpAddr) -> Result<IpAddr, String> {
         IpAddr::V4(_) => return Ok(address),
     };
     Err(format!("must be a unicast address; {address} is {kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_a_range_are_all_of_it_once() {
+        for (text, workers) in [("61000-65535", 3), ("1-65535", 7), ("9-11", 3), ("5", 1)] {
+            let range: PortRange = text.parse().expect("a range");
+            let shares = (0..workers).map(|index| range.share(index, workers));
+            let ports: Vec<u16> = shares
+                .flatten()
+                .flat_map(|share| share.first..=share.last)
+                .collect();
+            assert!(ports.iter().copied().eq(range.first..=range.last), "{text}");
+        }
+        let two: PortRange = "9-10".parse().expect("a range");
+        let shares: Vec<_> = (0..3).map(|index| two.share(index, 3)).collect();
+        assert_eq!(shares.iter().flatten().count(), 2, "{shares:?}");
+    }
+
+    #[test]
+    fn a_range_reads_as_it_is_written() {
+        for text in ["61000-65535", "7", "1-65535"] {
+            let range: PortRange = text.parse().expect("a range");
+            assert_eq!(range.to_string(), text);
+        }
+        for text in ["", "0-7", "7-6", "1-65536", "+1-2", "1-2-3", "1 - 2", "-"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text}");
+        }
+    }
 }

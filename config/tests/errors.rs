@@ -865,3 +865,107 @@ fn tcp_memory_of_one_fits_that_of_all() {
          you mean \"when-full\"?",
     );
 }
+
+#[test]
+fn connections_that_services_open() {
+    let file = |keys: &str| {
+        with(&format!(
+            "[[service]]\nname = \"a\"\napplication = \"echo\"\nprotocol = \"tcp\"\n{keys}"
+        ))
+    };
+    let to = "connect = [\"192.0.2.1:7\", \"[2001:db8::1]:7\"]";
+    right(&file(to));
+    right(&file(&format!("{to}\nconnections = 4536")));
+    right(&file(&format!("listen = [\"[::]:7\"]\n{to}")));
+    // Neither the one nor the other.
+    one(
+        &file("connect = []\nlisten = []"),
+        "t:8: service[0].listen = []: must be one address and port at least, or there must be some to \
+         connect to",
+    );
+    for (address, reason) in [
+        (
+            "0.0.0.0:7",
+            "must be the address of a host: nobody is at the unspecified one",
+        ),
+        (
+            "192.0.2.1:0",
+            "port 0 is none: the port must be from 1 to 65535",
+        ),
+        (
+            "224.0.0.1:7",
+            "must be a unicast address; 224.0.0.1 is a multicast address",
+        ),
+    ] {
+        one(
+            &file(&format!("connect = [\"{address}\"]")),
+            &format!("t:7: service[0].connect[0] = \"{address}\": {reason}"),
+        );
+    }
+    one(
+        &file("connect = [\"192.0.2.1:7\", \"192.0.2.1:7\"]"),
+        "t:7: service[0].connect[1] = \"192.0.2.1:7\": must appear once; it is service[0].connect[0] \
+         already (line 7)",
+    );
+    one(
+        &file(&format!("{to}\nown_addresses = [\"192.0.2.1/24\"]")),
+        "t:7: service[0].connect[0] = \"192.0.2.1:7\": a service owns this address: nothing comes back \
+         from a wire that goes to ourselves",
+    );
+    one(
+        &file(&format!("{to}\nconnections = 4537")),
+        "t:8: service[0].connections = 4537: must be at most 4536, the number of tcp.ports = \
+         \"61000-65535\" (by default): each connection to an address has a port of its own",
+    );
+    one(
+        &format!(
+            "{}\n[limits]\ntcp_connections = 9",
+            file(&format!("{to}\nconnections = 10"))
+        ),
+        "t:11: limits.tcp_connections = 9: must be at least 10, the connections that services open",
+    );
+    one(
+        &format!(
+            "{}\n[tcp]\nports = \"1000-2000\"\n[steering]\ndeny = [\"tcp/22\", \"tcp/1500@192.0.2.9\"]",
+            file(to)
+        ),
+        "t:10: tcp.ports = \"1000-2000\": steering.deny[1] = \"tcp/1500@192.0.2.9\" (line 12) leaves one \
+         of these ports to the kernel, but services connect from them: choose a range without it",
+    );
+    one(
+        &with("[tcp]\nports = \"9-8\""),
+        "t:4: tcp.ports = \"9-8\": must be a range of ports such as \"61000-65535\", the lower one first, \
+         from 1 to 65535",
+    );
+    one(
+        &with_service("[\"[::]:7\"]", to),
+        "t:8: service[0].connect = [\"192.0.2.1:7\", \"[2001:db8::1]:7\"]: needs protocol = \"tcp\" (line \
+         6): UDP has no connections",
+    );
+}
+
+#[test]
+fn connections_and_the_machine() {
+    let text = with(
+        "[tcp]\nports = \"61000\"\n[[service]]\nname = \"a\"\napplication = \"echo\"\nprotocol = \"tcp\"\n\
+         connect = [\"192.0.2.99:7\"]",
+    );
+    let config = Config::parse(&text, "t").expect("right by itself");
+    let mut machine = machine();
+    machine.cores = vec![0, 1, 2];
+    if let Some(interface) = &mut machine.interface {
+        interface.queues = 2;
+        interface.addresses = vec!["192.0.2.99/24".parse().expect("an address")];
+    }
+    let errors = config.check_against(&machine).expect_err("two reasons");
+    let errors: Vec<String> = errors.iter().map(|error| error.to_string()).collect();
+    assert_eq!(
+        errors,
+        [
+            "t:4: tcp.ports = \"61000\": must be 2 ports at least, one for each worker, since services open \
+             connections",
+            "t:9: service[0].connect[0] = \"192.0.2.99:7\": eth0 has this address itself: nothing comes back \
+             from a wire that goes to ourselves",
+        ]
+    );
+}

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use config::Config;
 use dataplane::control::client::{Client, ClientError};
+use dataplane::control::protocol::{SOCKETS_DEFAULT, SOCKETS_MAX, SocketQuery, StateFilter};
 use dataplane::service;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,18 @@ enum Command {
         /// Show counters that are zero, too.
         #[arg(short, long)]
         verbose: bool,
+    },
+    /// TCP listeners and connections of a running service, as `ss -ti` shows the kernel's.
+    Sockets {
+        #[command(flatten)]
+        ask: Ask,
+        /// Show only those in this state.
+        #[arg(long, value_enum, value_name = "STATE")]
+        state: Option<StateFilter>,
+        /// Show so many at most.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = SOCKETS_DEFAULT,
+              value_parser = clap::value_parser!(u32).range(1..=i64::from(SOCKETS_MAX)))]
+        limit: u32,
     },
     /// Latency histograms of a running service, stage by stage.
     Latency {
@@ -157,6 +170,14 @@ fn run(command: Command) -> Result<(), Failure> {
                 print_json(&counters.json());
             } else {
                 print(&counters.table(verbose));
+            }
+        }
+        Command::Sockets { ask, state, limit } => {
+            let report = ask.connect()?.sockets(SocketQuery { state, limit })?;
+            if ask.json {
+                print_json(&report);
+            } else {
+                print(&report.to_string());
             }
         }
         Command::Latency { ask } => {

@@ -13,6 +13,7 @@ use dataplane::{
         counters::{Counters, Group, WorkerCounters},
         latency::{Stage, WorkerLatency},
         observation::{Info, Observation, WorkerHistograms},
+        sockets::SocketsReport,
     },
 };
 use std::{
@@ -74,6 +75,7 @@ async fn service(mut receiver: tokio::sync::mpsc::Receiver<Call>) {
     while let Some(call) = receiver.recv().await {
         match call {
             Call::Observe(sender) => drop(sender.send(observation())),
+            Call::Sockets(query, sender) => drop(sender.send(SocketsReport::new(query))),
             Call::Reload(sender) => {
                 let answer = if refuse {
                     Err("line 3: no")

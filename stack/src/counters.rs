@@ -175,6 +175,7 @@ counters! {
         IcmpErrorRx = "icmp_error_rx", "ICMP errors received about flows of ours.";
         PathMtuLearned = "path_mtu_learned", "Path MTUs lowered by an ICMP message.";
         PathMtuRefused = "path_mtu_refused", "ICMP messages about path MTUs that make no sense, or claim less than IPv6 guarantees.";
+        PathMtuBlackHole = "path_mtu_black_hole", "Paths on which long TCP segments vanished without a word: shorter ones are sent (RFC 8899).";
         ArpRx = "arp_rx", "ARP packets about addresses of ours.";
         ArpReplied = "arp_replied", "ARP requests answered.";
         NdpReplied = "ndp_replied", "Neighbour solicitations answered.";
@@ -195,6 +196,7 @@ counters! {
         TcpSynCookieRx = "tcp_syn_cookie_rx", "Cookies that came back.";
         TcpHalfOpenTimeout = "tcp_half_open_timeout", "Half-open connections given up.";
         TcpEstablished = "tcp_established", "Connections established.";
+        TcpConnectFailed = "tcp_connect_failed", "Connections of services (connect) that could not be opened: refused, no answer, no route, no address or no port. They are tried again.";
         TcpRetransmitted = "tcp_retransmitted", "Segments sent again.";
         TcpRto = "tcp_rto", "Retransmission timeouts.";
         TcpTailLossProbe = "tcp_tail_loss_probe", "Tail loss probes (RFC 8985).";

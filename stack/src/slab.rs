@@ -193,6 +193,12 @@ impl<T> Slab<T> {
         Some(record)
     }
 
+    /// Slots that were ever used: all records are below.
+    #[must_use]
+    pub fn extent(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
     /// All records with their slots.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..).zip(&self.slots).filter_map(|(slot, entry)| {

@@ -5,12 +5,18 @@ pub use core::time::Duration;
 
 /// A point in time, in nanoseconds of the caller's monotonic clock (`CLOCK_MONOTONIC` in the
 /// service, virtual time in the simulator). Covers 584 years.
+// Aligned like a `u32`: half of what a record with times takes beside its fields was padding around
+// them, 24 bytes of a TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub struct Instant(u64);
 
 impl Instant {
     /// The clock's zero.
     pub const ZERO: Instant = Instant(0);
+
+    /// The end of time: later than anything, and where sums saturate.
+    pub const NEVER: Instant = Instant(u64::MAX);
 
     /// From nanoseconds since the clock's zero.
     #[inline]

@@ -18,6 +18,7 @@
 
 mod memory;
 mod peer;
+mod race;
 mod smoltcp_server;
 mod stack_server;
 
@@ -408,12 +409,17 @@ fn run(server: impl Server, work: Work, version: Version, connections: u32, coun
 
 pub(crate) const USAGE: &str = "       echo-instructions tcp request|connect|receive|send \
     harness|copy-and-checksum|stack|smoltcp ipv4|ipv6 CONNECTIONS COUNT\n       \
-    echo-instructions tcp memory ipv4|ipv6|both CONNECTIONS";
+    echo-instructions tcp memory ipv4|ipv6|both CONNECTIONS\n       \
+    echo-instructions tcp race ipv4|ipv6";
 
 /// Does what the arguments say; `None` if they say nothing that can be done.
 pub(crate) fn main(arguments: &[&str]) -> Option<()> {
     if let ["memory", versions, connections] = arguments {
         return memory::main(versions, connections.parse().ok()?);
+    }
+    if let ["race", version] = arguments {
+        race::main(Version::parse(version)?);
+        return Some(());
     }
     let [work, subject, version, connections, count] = *arguments else {
         return None;

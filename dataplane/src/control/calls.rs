@@ -1,8 +1,8 @@
 //! How the control socket and the metrics ask the service: it receives a [`Call`] and answers
 //! through the sender in it.
 
-use super::protocol::{Request, Response};
-use crate::observe::{observation::Observation, report::LatencyReport};
+use super::protocol::{Request, Response, SocketQuery};
+use crate::observe::{observation::Observation, report::LatencyReport, sockets::SocketsReport};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,6 +18,8 @@ const QUEUE: usize = 32;
 pub enum Call {
     /// Gather everything there is to know.
     Observe(oneshot::Sender<Observation>),
+    /// List connections and listeners.
+    Sockets(SocketQuery, oneshot::Sender<SocketsReport>),
     /// Read the configuration again; the answer says what changed, or why nothing did.
     Reload(oneshot::Sender<Result<String, String>>),
     /// Drain and end; the answer comes before that.
@@ -56,6 +58,10 @@ impl ControlHandle {
             Request::Info => Response::Info(Box::new(self.observe().await?.info)),
             Request::Stats => Response::Stats(self.observe().await?.counters),
             Request::Latency => Response::Latency(LatencyReport::new(&self.observe().await?)),
+            Request::Sockets(query) => {
+                let ask = |answer| Call::Sockets(query, answer);
+                Response::Sockets(self.call(ask).await?)
+            }
             Request::Reload => Response::Done(self.call(Call::Reload).await??),
             Request::Stop => {
                 self.call(Call::Stop).await?;

@@ -1,7 +1,9 @@
 //! The command line's end of the control socket. Blocking: it has nothing else to do.
 
-use super::protocol::{RESPONSE_BYTES_MAX, Request, Response};
-use crate::observe::{counters::Counters, observation::Info, report::LatencyReport};
+use super::protocol::{RESPONSE_BYTES_MAX, Request, Response, SocketQuery};
+use crate::observe::{
+    counters::Counters, observation::Info, report::LatencyReport, sockets::SocketsReport,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -191,6 +193,17 @@ impl Client {
         }
     }
 
+    /// TCP connections and listeners.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn sockets(&mut self, query: SocketQuery) -> Result<SocketsReport, ClientError> {
+        match self.call(&Request::Sockets(query))? {
+            Response::Sockets(report) => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Has the configuration read again; the answer says what changed.
     ///
     /// # Errors
@@ -325,6 +338,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Info(_) => "info",
         Response::Stats(_) => "stats",
         Response::Latency(_) => "latency",
+        Response::Sockets(_) => "sockets",
         Response::Done(_) => "done",
         Response::Error(_) => "error",
     };

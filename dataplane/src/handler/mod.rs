@@ -5,7 +5,9 @@
 //!
 //! * [`udp`]: echo and discard of datagrams
 //! * [`tcp`]: echo, discard and source on connections
+//! * [`dial`]: connections that are opened from here, and opened again
 
+pub mod dial;
 pub mod tcp;
 pub mod udp;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   listener ── accept ──► record of the connection ◄── news: data, room, an end ── stack
-//!                                │
+//!   dial ────── connect ──►      │
 //!                                ▼
 //!                     echo │ discard │ source ──► stack ──► segments
 //!                                │
@@ -12,8 +12,10 @@
 //! A connection costs one record here, in the slot it has in the stack; all of them are reserved at
 //! start. Nobody looks at a connection without news.
 
+use super::dial::{DialSpec, Dials, PER_TURN};
 use crate::worker::command::ServiceBind;
 use stack::Stack;
+use stack::counters::Event;
 use stack::frame::FramePool;
 use stack::socket::bind::{Bind, BindError};
 use stack::tcp::listener::ListenOptions;
@@ -21,6 +23,7 @@ use stack::tcp::manage::State;
 use stack::tcp::{TcpId, TcpListenerId};
 use stack::time::{Duration, Instant};
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What a service does with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +79,7 @@ struct Listener {
 #[derive(Clone, Copy, Debug)]
 struct Record {
     id: TcpId,
-    /// Which listener it came from.
-    listener: u32,
+    origin: Origin,
     /// The byte of [`PATTERN`] that a source sends next.
     at: u16,
     application: Application,
@@ -86,9 +88,20 @@ struct Record {
     starved: bool,
 }
 
-/// How far a connection is with its end.
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The listener with this number.
+    Listener(u32),
+    /// The dial with this index.
+    Dial(u32),
+}
+
+/// How far a connection is with its beginning and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// We open it, and its handshake is not complete.
+    Opening,
     /// Both directions are open, as far as we are concerned.
     Open,
     /// Our direction is to be closed behind what waits to be answered.
@@ -108,10 +121,13 @@ enum Served {
     Gone { wrote: bool },
 }
 
-/// The TCP services of one worker: listeners, and the connections that came from them.
+/// The TCP services of one worker: listeners, whom to connect to, and the connections that came from both.
 #[derive(Debug)]
 pub struct Services {
     listeners: Vec<Listener>,
+    dials: Dials,
+    /// No more connections are opened.
+    is_closing: bool,
     /// By kind and slot, as [`TcpId::place`] has them. Room for all is reserved, and touched as far as it was used.
     tables: [Vec<Option<Record>>; 4],
     open: usize,
@@ -133,6 +149,8 @@ impl Services {
         let (cubic, new_reno) = (connections as usize, connections_new_reno as usize);
         Self {
             listeners: Vec::new(),
+            dials: Dials::new(),
+            is_closing: false,
             tables: [cubic, new_reno, cubic, new_reno].map(Vec::with_capacity),
             open: 0,
             starved: VecDeque::with_capacity(2 * (cubic + new_reno)),
@@ -184,7 +202,10 @@ impl Services {
                 gone.push(listener.number);
             }
         }
-        self.abort(stack, now, |record| gone.contains(&record.listener));
+        self.abort(stack, now, |record| match record.origin {
+            Origin::Listener(number) => gone.contains(&number),
+            Origin::Dial(_) => false,
+        });
         let mut errors = Vec::new();
         for spec in specs {
             if self.listeners.iter().any(|listener| listener.spec == *spec) {
@@ -203,9 +224,29 @@ impl Services {
         errors
     }
 
-    /// Takes no more connections, and closes our direction of those there are.
+    /// Opens connections as `specs` say and no others. What was opened and is to be no more is reset; what
+    /// stays goes on.
+    pub fn redial<P: FramePool>(&mut self, stack: &mut Stack<P>, specs: &[DialSpec], now: Instant) {
+        if self.is_closing {
+            return;
+        }
+        let ended = self.dials.set(specs, now);
+        for id in ended {
+            let (table, slot) = place(id);
+            if self.record(id).is_some() {
+                self.tables[table][slot] = None;
+                self.open -= 1;
+            }
+            stack.tcp_abort(id, now);
+        }
+    }
+
+    /// Takes and opens no more connections, and closes our direction of those there are.
     pub fn close<P: FramePool>(&mut self, stack: &mut Stack<P>, now: Instant) {
+        self.stop_dialling();
         self.accept(stack, now);
+        // There is nobody to say anything to.
+        self.abort(stack, now, |record| record.phase == Phase::Opening);
         for listener in self.listeners.drain(..) {
             stack.tcp_unlisten(listener.id, now);
         }
@@ -222,8 +263,14 @@ impl Services {
         }
     }
 
-    /// Takes no more connections, and resets those there are.
+    fn stop_dialling(&mut self) {
+        self.is_closing = true;
+        self.dials.clear();
+    }
+
+    /// Takes and opens no more connections, and resets those there are.
     pub fn end<P: FramePool>(&mut self, stack: &mut Stack<P>, now: Instant) {
+        self.stop_dialling();
         for listener in self.listeners.drain(..) {
             stack.tcp_unlisten(listener.id, now);
         }
@@ -253,7 +300,8 @@ impl Services {
     /// When [`serve`](Self::serve) has something to do though no segment comes, if ever.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        (!self.starved.is_empty()).then_some(self.retry_at)
+        let retry = (!self.starved.is_empty()).then_some(self.retry_at);
+        retry.into_iter().chain(self.dials.next_deadline()).min()
     }
 
     /// Accepts connections and serves those with news. Returns how many of them wrote something.
@@ -266,7 +314,79 @@ impl Services {
         if !self.starved.is_empty() && now >= self.retry_at {
             answers += self.retry(stack, now);
         }
+        if self.dials.next_deadline().is_some_and(|at| at <= now) {
+            self.dial(stack, now);
+        }
         answers
+    }
+
+    /// Opens connections that are due.
+    #[cold]
+    fn dial<P: FramePool>(&mut self, stack: &mut Stack<P>, now: Instant) {
+        for _ in 0..PER_TURN {
+            let Some((index, spec)) = self.dials.next_due(now) else {
+                break;
+            };
+            let DialSpec {
+                remote,
+                application,
+                congestion,
+                nodelay,
+                connections: _,
+            } = spec;
+            let any: IpAddr = match remote {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let local = SocketAddr::new(any, 0);
+            match stack.tcp_connect(local, remote, congestion, nodelay, now) {
+                Ok(id) => {
+                    self.dials.open(index, id);
+                    let record = Record {
+                        id,
+                        origin: Origin::Dial(index),
+                        at: 0,
+                        application,
+                        phase: Phase::Opening,
+                        starved: false,
+                    };
+                    self.enter(record, now);
+                }
+                // No address or route yet, no port or memory left: all of that may change.
+                Err(_) => {
+                    stack.events_mut().count(Event::TcpConnectFailed);
+                    self.dials.ended(index, now);
+                }
+            }
+        }
+    }
+
+    /// News of a connection that we open. Says whether it is there.
+    #[cold]
+    fn serve_opening<P: FramePool>(
+        &mut self,
+        stack: &mut Stack<P>,
+        id: TcpId,
+        now: Instant,
+    ) -> bool {
+        match stack.tcp_state(id) {
+            Some(State::SynSent(_) | State::SynReceived(_)) => false,
+            None | Some(State::Closed(_)) => {
+                stack.tcp_close(id, now);
+                stack.events_mut().count(Event::TcpConnectFailed);
+                self.forget(id, now);
+                false
+            }
+            Some(_) => {
+                if let Some(record) = self.record(id) {
+                    record.phase = Phase::Open;
+                    if let Origin::Dial(index) = record.origin {
+                        self.dials.up(index, now);
+                    }
+                }
+                true
+            }
+        }
     }
 
     #[inline]
@@ -275,14 +395,15 @@ impl Services {
         for index in 0..self.listeners.len() {
             let Listener { id, spec, number } = self.listeners[index];
             while let Some(connection) = stack.tcp_accept(id) {
-                self.enter(Record {
+                let record = Record {
                     id: connection,
-                    listener: number,
+                    origin: Origin::Listener(number),
                     at: 0,
                     application: spec.application,
                     phase: Phase::Open,
                     starved: false,
-                });
+                };
+                self.enter(record, now);
                 // What came with the handshake is no news any more.
                 answers += u64::from(self.serve_one(stack, connection, now));
             }
@@ -291,14 +412,30 @@ impl Services {
     }
 
     /// Whatever was in the slot before is gone: the stack gave it to somebody else.
-    fn enter(&mut self, record: Record) {
+    fn enter(&mut self, record: Record, now: Instant) {
         let (table, slot) = place(record.id);
         let table = &mut self.tables[table];
         if table.len() <= slot {
             table.resize(slot + 1, None);
         }
-        if table[slot].replace(record).is_none() {
-            self.open += 1;
+        match table[slot].replace(record) {
+            None => self.open += 1,
+            Some(Record {
+                origin: Origin::Dial(index),
+                ..
+            }) => self.dials.ended(index, now),
+            Some(_) => {}
+        }
+    }
+
+    /// We have let go of it.
+    fn forget(&mut self, id: TcpId, now: Instant) {
+        let (table, slot) = place(id);
+        if let Some(record) = self.tables[table].get_mut(slot).and_then(Option::take) {
+            self.open -= 1;
+            if let Origin::Dial(index) = record.origin {
+                self.dials.ended(index, now);
+            }
         }
     }
 
@@ -316,6 +453,9 @@ impl Services {
         let Some(record) = self.record(id) else {
             return false;
         };
+        if record.phase == Phase::Opening {
+            return self.serve_opening(stack, id, now) && self.serve_one(stack, id, now);
+        }
         match record.serve(stack, now) {
             Served::Open { wrote } => wrote,
             Served::Starved { wrote } => {
@@ -329,9 +469,7 @@ impl Services {
                 wrote
             }
             Served::Gone { wrote } => {
-                let (table, slot) = place(id);
-                self.tables[table][slot] = None;
-                self.open -= 1;
+                self.forget(id, now);
                 wrote
             }
         }
@@ -367,7 +505,7 @@ impl Record {
     fn serve<P: FramePool>(&mut self, stack: &mut Stack<P>, now: Instant) -> Served {
         let id = self.id;
         let application = match self.phase {
-            Phase::Open | Phase::Closing => self.application,
+            Phase::Opening | Phase::Open | Phase::Closing => self.application,
             Phase::Shut => Application::Discard,
         };
         let wrote = match application {

@@ -7,6 +7,7 @@
 //! * [`counters`]: named counters and gauges of one worker, and of what all workers share
 //! * [`snapshot`]: how a worker hands both to the control plane without stopping
 //! * [`observation`]: everything known at one moment; what all exports are made from
+//! * [`sockets`]: TCP listeners and connections, listed when somebody asks
 //! * [`report`], [`hgrm`], [`prometheus`]: tables for people, JSON, percentile files, metrics
 
 pub mod counters;
@@ -16,3 +17,4 @@ pub mod observation;
 pub mod prometheus;
 pub mod report;
 pub mod snapshot;
+pub mod sockets;

@@ -90,19 +90,22 @@ pub struct WorkerInfo {
     pub alive: bool,
 }
 
-/// One listener.
+/// One listener, or one address to which a service opens connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// Its name in the configuration.
     pub name: String,
     /// `udp` or `tcp`.
     pub protocol: String,
-    /// The address it listens on; unspecified for any.
+    /// The address it listens on, unspecified for any; or the one it connects to.
     pub address: IpAddr,
-    /// The port it listens on.
+    /// The port of that address.
     pub port: u16,
-    /// What it does: `echo`, `discard`.
+    /// What it does: `echo`, `discard`, `source`.
     pub application: String,
+    /// Connections that it opens to the address; none where it listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     /// The workers that serve it.
     pub workers: Vec<usize>,
 }
@@ -224,13 +227,19 @@ impl fmt::Display for Info {
                 address,
                 port,
                 application,
+                connections,
                 workers,
             } = service;
-            let local = SocketAddr::new(*address, *port);
-            writeln!(
-                f,
-                "service    {name}: {application} on {protocol} {local}, workers {workers:?}"
-            )?;
+            let end = SocketAddr::new(*address, *port);
+            write!(f, "service    {name}: {application} ")?;
+            match connections {
+                None => write!(f, "on {protocol} {end}")?,
+                Some(connections) => {
+                    let connections = plural(*connections as usize, "connection");
+                    write!(f, "to {protocol} {end}, {connections}")?;
+                }
+            }
+            writeln!(f, ", workers {workers:?}")?;
         }
         for note in notes {
             writeln!(f, "note       {note}")?;

@@ -3,6 +3,7 @@
 use super::ServiceError;
 use crate::driver::{AfXdp, AfXdpOptions, Attempt, Driver, DriverReport, attempts};
 use crate::handler::Application;
+use crate::handler::dial::DialSpec;
 use crate::observe::latency::WorkerLatency;
 use crate::observe::snapshot::{Collector, exchange};
 use crate::steering::{Steering, SteeringError};
@@ -242,7 +243,15 @@ fn stack_config(
         workers: u16::try_from(workers).unwrap_or(u16::MAX),
         // One worker announces for all.
         announce: worker == 0,
-        tcp: tcp_config(config, tcp_secret),
+        tcp: TcpConfig {
+            // Each worker chooses from ports of its own: no two open the same connection.
+            ports: config
+                .tcp
+                .ports
+                .share(worker, workers)
+                .map_or((0, 0), |share| (share.first, share.last)),
+            ..tcp_config(config, tcp_secret)
+        },
         secret,
     }
 }
@@ -282,11 +291,15 @@ fn tcp_config(config: &Config, secret: [u64; 2]) -> TcpConfig {
         syn_retries: tcp.syn_retries,
         syn_ack_retries: tcp.syn_ack_retries,
         user_timeout: seconds(tcp.user_timeout_s),
-        keepalive: (tcp.keepalive_idle_s > 0).then(|| Keepalive {
-            idle: seconds(tcp.keepalive_idle_s),
+        keepalive: Keepalive {
+            always: tcp.keepalive_idle_s > 0,
+            idle: match tcp.keepalive_idle_s {
+                0 => Keepalive::DEFAULT.idle,
+                idle_s => seconds(idle_s),
+            },
             interval: seconds(tcp.keepalive_interval_s),
             probes: tcp.keepalive_probes,
-        }),
+        },
         time_wait_period: seconds(tcp.time_wait_s),
         fin_wait_2: seconds(tcp.fin_wait_2_s),
         syn_cookies: match tcp.syn_cookies {
@@ -303,7 +316,7 @@ fn tcp_config(config: &Config, secret: [u64; 2]) -> TcpConfig {
             config::Ecn::Accept => Ecn::Accept,
             config::Ecn::Offer => Ecn::Offer,
         },
-        // No service opens connections.
+        // See `stack_config`.
         ports: (0, 0),
         secret,
     }
@@ -351,9 +364,65 @@ pub(super) fn binds(config: &Config, index: usize, workers: usize) -> Vec<Servic
     binds
 }
 
+/// The connections that services open from worker `index`: those to each address are dealt out to the workers
+/// of the service in turn, beginning with another one for each address.
+pub(super) fn dials(config: &Config, index: usize, workers: usize) -> Vec<DialSpec> {
+    let served_by = served_by(config, workers);
+    let mut dials = Vec::new();
+    for (service, workers) in config.services.iter().zip(&served_by) {
+        let Some(place) = workers.iter().position(|worker| *worker == index) else {
+            continue;
+        };
+        let Application::Tcp(application, options) = Application::of(service) else {
+            continue;
+        };
+        for (turn, remote) in service.connect.iter().enumerate() {
+            let connections = share(service.connections, place + turn, workers.len());
+            if connections > 0 {
+                dials.push(DialSpec {
+                    remote: *remote,
+                    application,
+                    congestion: options.congestion,
+                    nodelay: options.nodelay,
+                    connections,
+                });
+            }
+        }
+    }
+    dials
+}
+
+/// How many of `count` the one at `place` gets of `places`, dealt in turn.
+fn share(count: u32, place: usize, places: usize) -> u32 {
+    let places = u32::try_from(places).unwrap_or(u32::MAX).max(1);
+    let place = u32::try_from(place).unwrap_or(0) % places;
+    count / places + u32::from(place < count % places)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_are_dealt_to_the_workers_of_their_service() {
+        let config = Config::parse(
+            "[interface]\nname = \"eth9\"\n[[service]]\nname = \"a\"\napplication = \"echo\"\n\
+             protocol = \"tcp\"\nconnect = [\"192.0.2.1:7\", \"192.0.2.1:8\"]\nconnections = 5\n\
+             [[service]]\nname = \"b\"\napplication = \"echo\"\nprotocol = \"tcp\"\n\
+             connect = [\"[2001:db8::1]:9\"]\nworkers = [1]\n",
+            "t",
+        )
+        .expect("a valid configuration");
+        let of = |index| -> Vec<(u16, u32)> {
+            let dials = dials(&config, index, 2);
+            let dials = dials.iter();
+            dials
+                .map(|dial| (dial.remote.port(), dial.connections))
+                .collect()
+        };
+        assert_eq!(of(0), [(7, 3), (8, 2)]);
+        assert_eq!(of(1), [(7, 2), (8, 3), (9, 1)]);
+    }
 
     #[test]
     fn queues_are_dealt_in_turn() {

@@ -9,6 +9,7 @@ use config::{Config, HugePages, Machine, Mode, Queues};
 use serde::Serialize;
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// How a check ended.
@@ -182,6 +183,21 @@ fn look_at(config: &Config, diagnosis: &mut Diagnosis) {
     cores(config, &machine, diagnosis);
     busy_poll(config, &interface, diagnosis);
     checksums(config, &interface, diagnosis);
+    ports(config, &machine, diagnosis);
+}
+
+/// The local ports of connections that services open.
+fn ports(config: &Config, machine: &Machine, diagnosis: &mut Diagnosis) {
+    if !config.opens_connections() {
+        return;
+    }
+    let range = config.tcp.ports;
+    let facts = machine.interface.iter();
+    let addresses: Vec<IpAddr> = facts
+        .flat_map(|facts| facts.addresses.iter().map(|local| local.address))
+        .collect();
+    let unused = super::ports::check_unused(range, &addresses);
+    diagnosis.add_result("ports", unused.and_then(|()| super::ports::look(range)));
 }
 
 fn look(config: &Config) -> Result<(Interface, Machine), ServiceError> {

@@ -5,6 +5,8 @@ use crate::steering::{DenyRule, PortRule, Prefix, Protocol, RuleSet, Scope};
 use config::{Cidr, Config, DenyProtocol};
 use stack::ip::route::{Route, RouteTable};
 use stack::link::{AddressOwner, LinkState, LocalAddress};
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Adds the addresses that services own, and routes to their subnets, to what the kernel has.
@@ -99,9 +101,27 @@ pub(super) fn rules(config: &Config, link: &LinkState) -> RuleSet {
     RuleSet {
         deny: deny.collect(),
         exact: Vec::new(),
-        ports: ports.collect(),
+        ports: ports.chain(connected_ports(config)).collect(),
         prefixes: owned.map(whole).collect(),
     }
+}
+
+/// The ports of connections that services open, in the IP versions they open them in.
+fn connected_ports(config: &Config) -> impl Iterator<Item = PortRule> {
+    let connects_to = |is_v6: bool| {
+        let mut services = config.services.iter();
+        services.any(|service| service.connect.iter().any(|to| to.is_ipv6() == is_v6))
+    };
+    let scopes = [(Scope::AnyV4, false), (Scope::AnyV6, true)];
+    let scopes = scopes.into_iter().filter(move |it| connects_to(it.1));
+    let ports = config.tcp.ports;
+    scopes.flat_map(move |(scope, _)| {
+        (ports.first..=ports.last).map(move |port| PortRule {
+            protocol: Protocol::Tcp,
+            scope,
+            port,
+        })
+    })
 }
 
 /// What a listener covers: `[::]` without `v6only` is IPv4 too (RFC 3493 §3.7).
@@ -119,11 +139,10 @@ fn scopes(local: SocketAddr, v6only: bool) -> Vec<(Scope, u16)> {
 /// What both sets take: safe while listeners of the one are closed and of the other not bound yet.
 /// What either leaves to the kernel stays there.
 pub(super) fn common(old: &RuleSet, new: &RuleSet) -> RuleSet {
-    fn both<T: Clone + PartialEq>(old: &[T], new: &[T]) -> Vec<T> {
-        old.iter()
-            .filter(|rule| new.contains(rule))
-            .cloned()
-            .collect()
+    fn both<T: Copy + Eq + Hash>(old: &[T], new: &[T]) -> Vec<T> {
+        let new: HashSet<T> = new.iter().copied().collect();
+        let common = old.iter().filter(|rule| new.contains(rule));
+        common.copied().collect()
     }
     RuleSet {
         deny: old.deny.iter().chain(&new.deny).copied().collect(),
@@ -131,6 +150,13 @@ pub(super) fn common(old: &RuleSet, new: &RuleSet) -> RuleSet {
         ports: both(&old.ports, &new.ports),
         prefixes: both(&old.prefixes, &new.prefixes),
     }
+}
+
+/// The addresses that we share with the kernel.
+pub(super) fn shared(link: &LinkState) -> Vec<IpAddr> {
+    let shared = |local: &&LocalAddress| local.owner == AddressOwner::Kernel;
+    let addresses = link.addresses.iter().filter(shared);
+    addresses.map(|local| local.address).collect()
 }
 
 /// The addresses for which rules for any address hold.
@@ -171,6 +197,29 @@ mod tests {
             ]
         );
         assert_eq!(rules.deny.len(), 1, "SSH, by default");
+    }
+
+    #[test]
+    fn ports_are_taken_for_connections_and_only_in_their_version() {
+        let service = "[tcp]\nports = \"61000-61002\"\n[[service]]\nname = \"a\"\napplication = \"echo\"\n\
+                       protocol = \"tcp\"\n";
+        let ports = |keys: &str| {
+            let rules = rules(&config(&format!("{service}{keys}")), &LinkState::default());
+            let ports = rules.ports.iter();
+            ports
+                .map(|rule| (rule.scope, rule.port))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ports("listen = [\"0.0.0.0:7\"]"), [(Scope::AnyV4, 7)]);
+        let three = [61_000, 61_001, 61_002];
+        assert_eq!(
+            ports("connect = [\"192.0.2.1:7\"]"),
+            three.map(|port| (Scope::AnyV4, port))
+        );
+        assert_eq!(
+            ports("connect = [\"[2001:db8::1]:7\"]"),
+            three.map(|port| (Scope::AnyV6, port))
+        );
     }
 
     #[test]

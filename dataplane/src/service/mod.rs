@@ -16,6 +16,7 @@
 //! * `operate`: the control thread's loop
 //! * `observing`: everything known about the running service
 //! * `reload`: taking over a changed configuration
+//! * `ports`: local ports of connections that services open, reserved from the kernel
 //! * `multicast`: group membership for addresses that services own
 
 mod bring_up;
@@ -26,6 +27,7 @@ pub mod machine;
 mod multicast;
 mod observing;
 mod operate;
+mod ports;
 mod reload;
 
 pub use error::ServiceError;

@@ -2,14 +2,21 @@
 
 use super::bring_up;
 use super::operate::Service;
+use crate::control::protocol::SocketQuery;
 use crate::observe::counters::{Counters, Group, WorkerCounters as WorkerGroups};
 use crate::observe::observation::{
     Info, InterfaceInfo, ModeInfo, Observation, ServiceInfo, WorkerHistograms, WorkerInfo,
 };
 use crate::observe::report::plural;
 use crate::observe::snapshot;
+use crate::observe::sockets::{Listing, SocketRow, SocketsReport};
 use crate::steering::{AttachMode, ProgramCost, RunStats, Steering};
 use crate::worker::WorkerCounters;
+use crate::worker::command::Command;
+use stack::socket::bind::Bind;
+use stack::tcp::buffer::CHUNK_BYTES;
+use stack::tcp::pools::MemoryUse;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a worker may take to answer. It answers within a turn, or within its longest sleep.
@@ -58,6 +65,47 @@ impl Service {
         }
         let collectors = self.workers.iter_mut().map(|worker| &mut worker.collector);
         snapshot::answers(&mut collectors.collect::<Vec<_>>(), patience).await
+    }
+
+    /// Lists connections and listeners. Workers answer over some turns, all of them at once.
+    pub(super) async fn sockets(&mut self, query: SocketQuery) -> SocketsReport {
+        let mut answers = Vec::with_capacity(self.workers.len());
+        for worker in &mut self.workers {
+            let (listing, answer) = Listing::new(worker.index, query);
+            worker.tell(Command::Sockets(Box::new(listing)));
+            answers.push(answer);
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut report = SocketsReport::new(query);
+        for (worker, answer) in self.workers.iter().zip(answers) {
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(listed)) => report.add(listed, |row| self.service_of(row)),
+                _ => tracing::warn!("worker {} did not list its sockets in time", worker.index),
+            }
+        }
+        report
+    }
+
+    /// The service that a connection between these ends, or a listener, belongs to.
+    fn service_of(&self, row: &SocketRow) -> Option<String> {
+        let tcp = |service: &&config::Service| service.protocol == config::Protocol::Tcp;
+        let mut services = self.config.services.iter().filter(tcp);
+        let listens = |service: &config::Service| {
+            let bind = |local: &SocketAddr| Bind {
+                local: *local,
+                v6only: service.v6only,
+            };
+            service.listen.iter().any(|local| {
+                local.port() == row.local.port()
+                    && (*local == row.local || bind(local).covers(row.local.ip()))
+            })
+        };
+        let mut all = services.clone();
+        let found = all.find(|service| listens(service)).or_else(|| {
+            let is_ours = self.config.tcp.ports.contains(row.local.port());
+            services.find(|service| is_ours && service.connect.contains(&row.remote))
+        });
+        found.map(|service| service.name.clone())
     }
 
     /// Everything as it was last told.
@@ -169,6 +217,16 @@ impl Service {
                 address: local.ip(),
                 port: local.port(),
                 application: service.application.to_string(),
+                connections: None,
+                workers: workers.clone(),
+            }));
+            services.extend(service.connect.iter().map(|remote| ServiceInfo {
+                name: service.name.clone(),
+                protocol: service.protocol.to_string(),
+                address: remote.ip(),
+                port: remote.port(),
+                application: service.application.to_string(),
+                connections: Some(service.connections),
                 workers: workers.clone(),
             }));
         }
@@ -279,6 +337,7 @@ fn groups(counters: &WorkerCounters) -> Vec<Group> {
         drops,
         events,
         turns,
+        tcp,
         queues,
     } = counters;
     let crate::worker::TurnCounters {
@@ -318,8 +377,63 @@ fn groups(counters: &WorkerCounters) -> Vec<Group> {
             ],
         ),
     ];
+    groups.push(tcp_group(tcp));
     groups.extend(queues.iter().map(queue_group));
     groups
+}
+
+fn tcp_group(tcp: &crate::worker::TcpGauges) -> Group {
+    let crate::worker::TcpGauges {
+        connections,
+        half_open,
+        time_wait,
+        memory,
+    } = *tcp;
+    let MemoryUse {
+        send_chunks,
+        transmissions,
+        receive_chunks,
+        out_of_order,
+    } = memory;
+    let chunk = CHUNK_BYTES as u64;
+    let rows = [
+        (
+            "tcp_connections",
+            "TCP connections there are (limits.tcp_connections, of each IP version).",
+            connections,
+        ),
+        (
+            "tcp_half_open",
+            "TCP handshakes that peers have begun (limits.tcp_half_open, likewise).",
+            half_open,
+        ),
+        (
+            "tcp_time_wait",
+            "TCP connections in TIME-WAIT (limits.tcp_time_wait, likewise).",
+            time_wait,
+        ),
+        (
+            "tcp_send_memory_bytes",
+            "Memory with data to be sent or acknowledged (limits.tcp_send_memory).",
+            u64::from(send_chunks) * chunk,
+        ),
+        (
+            "tcp_receive_memory_bytes",
+            "Memory with data to be read (limits.tcp_receive_memory).",
+            u64::from(receive_chunks) * chunk,
+        ),
+        (
+            "tcp_transmissions",
+            "Segments under way (limits.tcp_transmissions).",
+            transmissions.into(),
+        ),
+        (
+            "tcp_out_of_order",
+            "Pieces of data out of order (limits.tcp_out_of_order).",
+            out_of_order.into(),
+        ),
+    ];
+    Group::gauges("tcp", rows)
 }
 
 fn queue_group(queue: &crate::driver::QueueStatistics) -> Group {

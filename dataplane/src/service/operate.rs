@@ -2,7 +2,8 @@
 
 use super::bring_up::{Opened, WorkerHandle};
 use super::multicast::Memberships;
-use super::{ServiceError, doctor, links, machine, observing};
+use super::ports::{self, Reservation};
+use super::{ServiceError, bring_up, doctor, links, machine, observing};
 use crate::control::calls::{Call, calls};
 use crate::control::metrics::MetricsServer;
 use crate::control::netlink::{Mirror, MirrorEvent, MirrorHandle};
@@ -12,7 +13,7 @@ use crate::driver::{AttachMode, Interface};
 use crate::observe::hgrm;
 use crate::observe::observation::Observation;
 use crate::observe::report::{LatencyReport, plural};
-use crate::steering::{RuleSet, Steering, SteeringConfig, SteeringError};
+use crate::steering::{Capacity, RuleSet, Steering, SteeringConfig, SteeringError};
 use crate::worker::command::{Command, Request};
 use config::Config;
 use stack::link::{LinkState, NeighborUpdate};
@@ -45,6 +46,8 @@ pub(super) struct Service {
     pub(super) conflicts: observing::Conflicts,
     /// Packets were ours at some time: there is something to report.
     served: bool,
+    /// The ports of connections that services open, while one of them does.
+    pub(super) reservation: Option<Reservation>,
     _memberships: Memberships,
 }
 
@@ -69,7 +72,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
     let mut signals = Signals::new().map_err(|error| ServiceError::os("take signals", error))?;
     let mut steering = Steering::load(&SteeringConfig {
         vlan: config.interface.vlan.clone(),
-        ..SteeringConfig::default()
+        capacity: capacity(&config),
     })?;
     let interface = tokio::select! {
         interface = machine::wait_for_carrier(&config) => interface?,
@@ -92,6 +95,10 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
     let memberships = Memberships::join(interface.index, &own)?;
     opened.register(&mut steering)?;
     let attached = opened.attempt.attach;
+    let reservation = config
+        .opens_connections()
+        .then(|| Reservation::take(config.tcp.ports))
+        .transpose()?;
     let notify = Arc::new(Notify::new());
     let workers = opened.start(&config, mirror.outer_tag_type(), &notify)?;
     leave_cores_to(&workers);
@@ -117,6 +124,7 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
         cost: observing::Cost::default(),
         conflicts: observing::Conflicts::default(),
         served: false,
+        reservation,
         _memberships: memberships,
     };
 
@@ -126,6 +134,16 @@ pub(super) async fn operate(config: Config, path: &Path) -> Result<(), ServiceEr
     };
     service.shut_down(&mut signals).await;
     outcome
+}
+
+/// Rules that people write fit the default. The ports of connections that services open are two rules each,
+/// IPv4 and IPv6; a reload may bring the first of them.
+fn capacity(config: &Config) -> Capacity {
+    let default = Capacity::default();
+    Capacity {
+        ports: default.ports + 2 * config.tcp.ports.count(),
+        ..default
+    }
 }
 
 fn mirror_ended(ended: Result<(), crate::control::netlink::MirrorError>) -> ServiceError {
@@ -165,6 +183,7 @@ impl Service {
         self.mirrored(event)?;
         self.settle().await;
         // Whatever can fail fails before the first packet is taken from the kernel.
+        self.check_ports(&self.config)?;
         let (handle, mut asked) = calls();
         // A task of its own, which ends with the runtime: `stop` is answered while the service drains.
         tokio::spawn(Server::bind(&self.config.control.socket)?.serve(handle.clone()));
@@ -172,6 +191,8 @@ impl Service {
         tokio::pin!(metrics);
         self.steering.set_enabled(true)?;
         self.served = true;
+        // Only now does what comes back come here.
+        self.dial();
         self.announce_ready();
 
         let mut tick = tokio::time::interval(TICK);
@@ -189,6 +210,10 @@ impl Service {
                         let observation = self.observe().await;
                         let _ = answer.send(observation);
                     }
+                    Call::Sockets(query, answer) => {
+                        let report = self.sockets(query).await;
+                        let _ = answer.send(report);
+                    }
                     Call::Reload(answer) => {
                         let _ = answer.send(self.reload().await);
                     }
@@ -200,6 +225,23 @@ impl Service {
                 _ = tick.tick() => self.look_after()?,
                 () = &mut metrics => {}
             }
+        }
+    }
+
+    /// Refuses ports for connections of services that the kernel's sockets have.
+    pub(super) fn check_ports(&self, config: &Config) -> Result<(), ServiceError> {
+        if !config.opens_connections() {
+            return Ok(());
+        }
+        ports::check_unused(config.tcp.ports, &links::shared(&self.link))
+    }
+
+    /// Has the workers open the connections of the configuration, and no others.
+    pub(super) fn dial(&mut self) {
+        let count = self.workers.len();
+        for worker in &mut self.workers {
+            let dials = bring_up::dials(&self.config, worker.index, count);
+            worker.tell(Command::Connect(dials));
         }
     }
 
@@ -227,6 +269,12 @@ impl Service {
                 (&service.name, service.application, service.protocol);
             for local in &service.listen {
                 tracing::info!("service {name}: {application} on {protocol} {local}");
+            }
+            for remote in &service.connect {
+                let connections = plural(service.connections as usize, "connection");
+                tracing::info!(
+                    "service {name}: {application} to {protocol} {remote}, {connections}"
+                );
             }
         }
         tracing::info!(
@@ -477,7 +525,9 @@ fn print(observation: &Observation, latency: bool, directory: Option<&Path>) {
 fn replaces(later: &Command, earlier: &Command) -> bool {
     match (later, earlier) {
         (Command::Link(_), Command::Link(_))
-        | (Command::Services { .. }, Command::Services { .. }) => true,
+        | (Command::Services { .. }, Command::Services { .. })
+        | (Command::Connect(_), Command::Connect(_))
+        | (Command::Sockets(_), Command::Sockets(_)) => true,
         (Command::Neighbor(later), Command::Neighbor(earlier)) => {
             later.address() == earlier.address()
         }

@@ -1,7 +1,9 @@
 //! Taking over a changed configuration while packets flow.
 
 use super::operate::Service;
+use super::ports::Reservation;
 use super::{bring_up, links};
+use crate::handler::dial;
 use crate::worker::command::Command;
 use config::Changes;
 use std::sync::Arc;
@@ -25,6 +27,13 @@ impl Service {
         if changed.is_empty() {
             return Ok("nothing changed".into());
         }
+        // The ports of connections are reserved before they are used, and given back after.
+        let opens = new.opens_connections();
+        if opens && self.reservation.is_none() {
+            self.check_ports(&new).map_err(|error| error.to_string())?;
+            let taken = Reservation::take(new.tcp.ports);
+            self.reservation = Some(taken.map_err(|error| error.to_string())?);
+        }
         // Nothing is steered to us at any time without a socket behind it: first only what both
         // configurations have, then the sockets change, then the rest is taken.
         let rules = links::rules(&new, &self.link);
@@ -40,12 +49,20 @@ impl Service {
                 binds,
                 served_by: Arc::clone(&served_by),
             });
+            // What is opened anew has to wait until what comes back is steered here.
+            let old = bring_up::dials(&self.config, worker.index, count);
+            let new = bring_up::dials(&new, worker.index, count);
+            worker.tell(Command::Connect(dial::common(&old, &new)));
         }
         self.config = new;
         self.settle().await;
         self.rules = common;
         self.steer(rules)
             .map_err(|error| format!("taken over, but new ports stay with the kernel: {error}"))?;
+        if !opens {
+            self.reservation = None;
+        }
+        self.dial();
         Ok(format!("{} taken over", changed.join(", ")))
     }
 }

@@ -3,6 +3,8 @@
 
 use crate::driver::Waker;
 use crate::handler::Application;
+use crate::handler::dial::DialSpec;
+use crate::observe::sockets::Listing;
 use crossbeam::queue::ArrayQueue;
 use stack::link::{LinkState, NeighborUpdate};
 use stack::socket::bind::Bind;
@@ -38,6 +40,11 @@ pub enum Command {
         /// For each service, the workers that serve it.
         served_by: Arc<Vec<Vec<usize>>>,
     },
+    /// These are the connections to open now. What did not change keeps its connections. Send it only while
+    /// what comes back is steered here: the kernel would reset it.
+    Connect(Vec<DialSpec>),
+    /// List connections, some in each turn; the listing goes back through its own sender.
+    Sockets(Box<Listing>),
 }
 
 /// What a worker asks of the control plane.

@@ -15,12 +15,14 @@ use crate::driver::{Batch, Driver, Filled, Frame, Link};
 use crate::handler::{Application, tcp, udp};
 use crate::observe::latency::{Stage, WorkerLatency};
 use crate::observe::snapshot::Publisher;
+use crate::observe::sockets::Listing;
 use command::{Command, Commands, Phase, Request, ServiceBind};
 use handoff::Handoffs;
 use idle::Idle;
 use stack::counters::{DropCounters, DropReason, Event, EventCounters};
 use stack::frame::{Frame as _, Stamps};
 use stack::socket::bind::Bind;
+use stack::tcp::pools::MemoryUse;
 use stack::time::Instant;
 use stack::udp::UdpSocketId;
 use stack::{Origin, Stack};
@@ -35,6 +37,8 @@ pub struct WorkerCounters {
     pub events: EventCounters,
     /// What the loop did.
     pub turns: TurnCounters,
+    /// How much of TCP there is now.
+    pub tcp: TcpGauges,
     /// What the driver's queues say, as of the last question.
     pub queues: Vec<crate::driver::QueueStatistics>,
 }
@@ -53,13 +57,28 @@ impl Clone for WorkerCounters {
             drops,
             events,
             turns,
+            tcp,
             queues,
         } = source;
         self.drops.clone_from(drops);
         self.events.clone_from(events);
         self.turns = *turns;
+        self.tcp = *tcp;
         self.queues.clone_from(queues);
     }
+}
+
+/// How much of TCP there is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpGauges {
+    /// Connections beyond their handshake, or opened by us.
+    pub connections: u64,
+    /// Connections whose handshake a peer has begun.
+    pub half_open: u64,
+    /// Connections in TIME-WAIT.
+    pub time_wait: u64,
+    /// What is in use of the memory that they share.
+    pub memory: MemoryUse,
 }
 
 /// What the loop did.
@@ -109,6 +128,8 @@ pub struct Worker<D: Driver> {
     /// When the packets now being answered began their journey; see [`Worker::egress`].
     journeys: Vec<u64>,
     counters: WorkerCounters,
+    /// Connections are being listed.
+    listing: Option<Box<Listing>>,
     options: Options,
 }
 
@@ -156,6 +177,7 @@ impl<D: Driver> Worker<D> {
                 options.tcp_connections_new_reno,
             ),
             counters: WorkerCounters::default(),
+            listing: None,
             driver,
             stack,
             handoffs,
@@ -466,6 +488,10 @@ impl<D: Driver> Worker<D> {
             self.counters.turns.commands += 1;
             told += 1;
         }
+        if let Some(listing) = self.listing.take() {
+            self.listing = listing.go_on(&self.stack);
+            told += 1;
+        }
         if self.publisher.is_asked() {
             self.update_counters();
             self.publisher.publish(&self.counters, &mut self.latency);
@@ -485,6 +511,9 @@ impl<D: Driver> Worker<D> {
                 self.handoffs.set_services(served_by);
                 self.rebind(&binds, now);
             }
+            // One that was under way is given up: who asked will hear that.
+            Command::Sockets(listing) => self.listing = Some(listing),
+            Command::Connect(dials) => self.connections.redial(&mut self.stack, &dials, now),
         }
     }
 
@@ -530,6 +559,13 @@ impl<D: Driver> Worker<D> {
     fn update_counters(&mut self) {
         self.counters.drops.clone_from(self.stack.drops());
         self.counters.events.clone_from(self.stack.events());
+        let [connections, half_open, time_wait] = self.stack.tcp_census().map(|n| n as u64);
+        self.counters.tcp = TcpGauges {
+            connections,
+            half_open,
+            time_wait,
+            memory: self.stack.tcp_memory(),
+        };
         self.driver.statistics(&mut self.counters.queues);
     }
 

@@ -12,6 +12,8 @@
 //! | `tcp` | echo, discard and source on connections |
 //! | `wire` | tcpdump finds no fault |
 //! | `operating` | signals, reload, `dataplane info`, `stats`, `latency`, `stop` |
+//! | `connect` | connections that services open, their ports |
+//! | `flood` | SYNs from nobody, beside honest peers |
 //! | `offloads` | incomplete checksums, modes |
 //! | `refusals` | bad configurations, missing privileges, queues and programs of others |
 //! | `vlan` | tagged packets |
@@ -27,6 +29,8 @@ mod support;
 mod answers;
 mod beside_the_kernel;
 mod changes;
+mod connect;
+mod flood;
 mod life;
 mod offloads;
 mod operating;

@@ -37,4 +37,4 @@ pub use host::{Application, Host, HostConfig, Neighbors};
 pub use link::{Fate, GilbertElliott, Impairment, LinkCounters, Loss, Reordering};
 pub use network::{Network, Port, Sighting};
 pub use random::Random;
-pub use report::for_each_seed;
+pub use report::{for_each_seed, for_each_seed_at_once};

@@ -9,6 +9,7 @@
 
 extern crate std;
 
+use self::std::panic::resume_unwind;
 use self::std::path::PathBuf;
 use self::std::time::{Instant, SystemTime, UNIX_EPOCH};
 use self::std::{env, eprintln, fs, io, process, thread};
@@ -16,6 +17,7 @@ use super::random::Random;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Where captures go.
 #[must_use]
@@ -76,6 +78,50 @@ pub fn for_each_seed(seeds: u64, mut scenario: impl FnMut(u64)) {
     let start = Instant::now();
     while seconds == 0 || start.elapsed().as_secs() < seconds {
         scenario(random.next_u64());
+    }
+}
+
+/// The same with as many seeds at once as the machine has processors. No new seed begins once one
+/// has failed.
+///
+/// # Panics
+/// As [`for_each_seed`].
+pub fn for_each_seed_at_once(seeds: u64, scenario: impl Fn(u64) + Sync) {
+    if env::var_os("SIM_SEED").is_some() || env::var_os("SIM_SECONDS").is_some() {
+        return for_each_seed(seeds, scenario);
+    }
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        // Raised unless every scenario comes back.
+        let alarm = Alarm(&failed);
+        while !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                break;
+            }
+            scenario(seed);
+        }
+        drop(alarm);
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// Says that the thread panicked.
+struct Alarm<'a>(&'a AtomicBool);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::version::{Header, IpStack};
 use crate::counters::Event;
 use crate::frame::{Frame, FramePool};
 use crate::ip::address::{IpAddress, Ipv4, Ipv6};
+use crate::time::Instant;
 use crate::udp::{Headers, Parts};
 use crate::wire::udp::Verified;
 use crate::wire::{ethernet, ipv4, ipv6, protocol, udp};
@@ -42,6 +43,36 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// Takes a plain segment in an untagged frame; says whether it did. Apart from
+    /// [`plain_datagram`](Self::plain_datagram), although the headers are looked at once more: a call in
+    /// there would cost every datagram some registers.
+    #[inline(always)]
+    pub(super) fn takes_plain_segment(&mut self, data: &[u8], now: Instant) -> bool {
+        let Ok(ethernet) = ethernet::Packet::new_untagged(data) else {
+            return false;
+        };
+        if ethernet.destination_word() != self.plain_destination {
+            return false;
+        }
+        if ethernet.has_type(ethernet::TYPE_IPV4) {
+            self.plain_ipv4_packet(data, ethernet::HEADER_LEN)
+                .filter(|packet| packet.protocol() == protocol::TCP)
+                .is_some_and(|packet| {
+                    let ends = (packet.source(), packet.destination());
+                    self.plain_segment::<Ipv4>(data, ends, packet.payload(), now)
+                })
+        } else if ethernet.has_type(ethernet::TYPE_IPV6) {
+            self.plain_ipv6_packet(data, ethernet::HEADER_LEN)
+                .filter(|packet| packet.protocol() == protocol::TCP)
+                .is_some_and(|packet| {
+                    let ends = (packet.source(), packet.destination());
+                    self.plain_segment::<Ipv6>(data, ends, packet.payload(), now)
+                })
+        } else {
+            false
+        }
+    }
+
     /// The same behind 802.1Q tags. What both use is compiled into each of them, so that the offsets
     /// in untagged packets are constants.
     #[cold]
@@ -59,25 +90,36 @@ impl<P: FramePool> Stack<P> {
 
     #[inline(always)]
     fn plain_ipv4(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
-        let packet = ipv4::Packet::new_plain(data, offset)?;
-        let (source, destination) = (packet.source(), packet.destination());
-        if packet.protocol() != protocol::UDP
-            || source.is_invalid_source()
-            || self.v4.is_broadcast(source)
-        {
+        let packet = self.plain_ipv4_packet(data, offset)?;
+        if packet.protocol() != protocol::UDP {
             return None;
         }
-        self.plain_udp::<Ipv4>(data, offset, (source, destination), packet.payload())
+        let ends = (packet.source(), packet.destination());
+        self.plain_udp::<Ipv4>(data, offset, ends, packet.payload())
     }
 
     #[inline(always)]
     fn plain_ipv6(&mut self, data: &[u8], offset: usize) -> Option<(u16, Parts)> {
-        let packet = ipv6::Packet::new_plain(data, offset)?;
-        let (source, destination) = (packet.source(), packet.destination());
-        if packet.protocol() != protocol::UDP || source.is_invalid_source() {
+        let packet = self.plain_ipv6_packet(data, offset)?;
+        if packet.protocol() != protocol::UDP {
             return None;
         }
-        self.plain_udp::<Ipv6>(data, offset, (source, destination), packet.payload())
+        let ends = (packet.source(), packet.destination());
+        self.plain_udp::<Ipv6>(data, offset, ends, packet.payload())
+    }
+
+    #[inline(always)]
+    fn plain_ipv4_packet<'a>(&self, data: &'a [u8], offset: usize) -> Option<ipv4::Packet<'a>> {
+        let packet = ipv4::Packet::new_plain(data, offset)?;
+        let source = packet.source();
+        let valid = !source.is_invalid_source() && !self.v4.is_broadcast(source);
+        valid.then_some(packet)
+    }
+
+    #[inline(always)]
+    fn plain_ipv6_packet<'a>(&self, data: &'a [u8], offset: usize) -> Option<ipv6::Packet<'a>> {
+        let packet = ipv6::Packet::new_plain(data, offset)?;
+        (!packet.source().is_invalid_source()).then_some(packet)
     }
 
     #[inline(always)]
@@ -198,7 +240,6 @@ mod tests {
     use crate::socket::bind::Bind;
     use crate::stack::{Config, Disposition, Origin};
     use crate::tcp::config::TcpConfig;
-    use crate::time::Instant;
     use crate::wire::checksum::Sum;
     use alloc::boxed::Box;
     use alloc::vec;
@@ -433,7 +474,8 @@ mod tests {
             let untouched = (short.drops().clone(), short.events().clone());
             // A second time, what was found last is known.
             for _ in 0..2 {
-                let taken = short.plain_datagram(&bytes).or_else(|| short.plain_tagged_datagram(&bytes));
+                let taken = short.plain_datagram(&bytes);
+                let taken = taken.or_else(|| short.plain_tagged_datagram(&bytes));
                 let mut pool = HeapPool::new(2, 2048);
                 let mut frame = pool.receive(&bytes).unwrap();
                 let result = long.receive(&mut pool, &mut frame, Origin::Ring, Instant::ZERO);

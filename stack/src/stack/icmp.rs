@@ -11,6 +11,7 @@ use crate::ip::path_mtu::{TooBig, TooBigOutcome};
 use crate::link::AddressOwner;
 use crate::socket::demux::Target;
 use crate::tcp::seq::SeqNum;
+use crate::tcp::socket_options::{IcmpError, SoftError as TcpSoftError};
 use crate::tcp::tuple::Tuple;
 use crate::time::Instant;
 use crate::udp::{SoftError, Version};
@@ -161,8 +162,10 @@ impl<P: FramePool> Stack<P> {
             packet_len,
         } = embedded;
         if protocol == protocol::TCP {
-            let is_unreachable = mtu.is_none() && icmp_type == unreachable_type::<I>();
-            return self.tcp_error(data, embedded, is_unreachable, mtu, origin, now);
+            let error = mtu
+                .is_none()
+                .then(|| tcp_meaning::<I>(icmp_type, icmp_code));
+            return self.tcp_error(data, embedded, error, mtu, origin, now);
         }
         let (local_port, remote_port) =
             udp::embedded_ports(data, ports_at).ok_or(DropReason::IcmpEmbedded)?;
@@ -205,7 +208,7 @@ impl<P: FramePool> Stack<P> {
         &mut self,
         data: &[u8],
         embedded: Embedded<I>,
-        is_unreachable: bool,
+        error: Option<IcmpError>,
         mtu: Option<u32>,
         origin: Origin,
         now: Instant,
@@ -225,7 +228,7 @@ impl<P: FramePool> Stack<P> {
             remote_port: quoted.destination_port,
         };
         let seq = SeqNum::new(quoted.seq);
-        if !self.icmp_about_tcp::<I>(&tuple, seq, is_unreachable, now) {
+        if !self.icmp_about_tcp::<I>(&tuple, seq, error, now) {
             // RSS chose this worker by the router's address: the connection may be another's.
             return match Self::tell_everyone(origin) {
                 Disposition::Handoff(to) if self.config.workers > 1 => Ok(Disposition::Handoff(to)),
@@ -243,6 +246,26 @@ impl<P: FramePool> Stack<P> {
             self.learn_path_mtu::<I>(remote, message, now);
         }
         Ok(Disposition::Done)
+    }
+
+    /// Full-sized segments to `remote` vanish, and nobody says why: the next smaller size is taken for what
+    /// the path carries, for as long as if a router had said so (RFC 4821 §7.7, RFC 8899 §4.3). Then the
+    /// full size is tried again.
+    #[cold]
+    pub(super) fn learn_black_hole<I: IpStack>(&mut self, remote: I::Addr, now: Instant) {
+        let current = u32::from(self.hop_through::<I>([0; 6], remote).mtu);
+        let Some(next_hop_mtu) = BLACK_HOLE_MTUS
+            .into_iter()
+            .find(|mtu| *mtu < current && *mtu >= mtu_min::<I>())
+        else {
+            return;
+        };
+        let message = TooBig {
+            next_hop_mtu,
+            packet_len: current,
+        };
+        self.events.count(Event::PathMtuBlackHole);
+        self.learn_path_mtu::<I>(remote, message, now);
     }
 
     fn learn_path_mtu<I: IpStack>(
@@ -560,17 +583,53 @@ impl<P: FramePool> Stack<P> {
     }
 }
 
+/// What is tried where longer packets vanish, in bytes. 1280 is what every IPv6 path carries (RFC 8200
+/// §5), and nearly every tunnel of IPv4; 576 is what every IPv4 host takes (RFC 791 §3.1), and few paths carry
+/// less.
+const BLACK_HOLE_MTUS: [u32; 2] = [1280, 576];
+
+/// The shortest of them that a path of this version can be limited to.
+const fn mtu_min<I: IpStack>() -> u32 {
+    match I::RUNTIME {
+        Version::V4 => 576,
+        Version::V6 => 1280,
+    }
+}
+
 /// Whether errors about packets of this protocol may concern us.
 const fn is_ours(protocol: u8) -> bool {
     matches!(protocol, protocol::UDP | protocol::TCP)
 }
 
-/// The type of "destination unreachable".
-const fn unreachable_type<I: IpStack>() -> u8 {
-    match I::RUNTIME {
-        Version::V4 => icmpv4::kind::UNREACHABLE,
-        Version::V6 => icmpv6::kind::UNREACHABLE,
-    }
+/// What an ICMP error that is not about lengths means to TCP (RFC 9293 §3.9.2.2), and whether it is
+/// hard: type 3 codes 2 and 3 of ICMP, type 1 codes 1 and 4 of ICMPv6 (SHLD-26). All others are soft
+/// (MUST-56).
+fn tcp_meaning<I: IpStack>(kind: u8, code: u8) -> IcmpError {
+    let (error, hard) = match (I::RUNTIME, kind, code) {
+        (Version::V4, icmpv4::kind::UNREACHABLE, 0 | 6 | 11) => {
+            (TcpSoftError::NetworkUnreachable, false)
+        }
+        (Version::V4, icmpv4::kind::UNREACHABLE, icmpv4::unreachable::PROTOCOL) => {
+            (TcpSoftError::ProtocolUnreachable, true)
+        }
+        (Version::V4, icmpv4::kind::UNREACHABLE, icmpv4::unreachable::PORT) => {
+            (TcpSoftError::PortUnreachable, true)
+        }
+        // RFC 1812 §5.2.7.1: forbidden by administration; Linux says "host unreachable".
+        (Version::V6, icmpv6::kind::UNREACHABLE, 0) => (TcpSoftError::NetworkUnreachable, false),
+        (Version::V6, icmpv6::kind::UNREACHABLE, 1) => (TcpSoftError::Prohibited, true),
+        (Version::V6, icmpv6::kind::UNREACHABLE, icmpv6::PORT_UNREACHABLE) => {
+            (TcpSoftError::PortUnreachable, true)
+        }
+        // RFC 4443 §3.1: policy, or a route that rejects.
+        (Version::V6, icmpv6::kind::UNREACHABLE, 5 | 6) => (TcpSoftError::Prohibited, false),
+        (Version::V4, icmpv4::kind::PARAMETER_PROBLEM, _)
+        | (Version::V6, icmpv6::kind::PARAMETER_PROBLEM, _) => {
+            (TcpSoftError::ParameterProblem, false)
+        }
+        _ => (TcpSoftError::HostUnreachable, false),
+    };
+    IcmpError { error, hard }
 }
 
 /// A packet of ours quoted in an ICMP error.

@@ -18,8 +18,10 @@ mod icmp;
 mod identification;
 mod input;
 mod output;
+mod plain_segment;
 mod resolve;
 mod tcp;
+mod tcp_info;
 mod version;
 
 pub use datagram::{SendError, SendTo};
@@ -264,18 +266,34 @@ impl<P: FramePool> Stack<P> {
             Some((socket, parts)) => self.enqueue_datagram(pool, socket, frame, parts),
             None => {
                 self.aside = Some(frame);
-                self.ingest_the_long_way(pool, origin, now);
+                self.ingest_aside(pool, origin, now);
             }
         }
     }
 
-    /// Whatever is not a plain datagram in an untagged frame for one of our sockets.
+    /// Whatever is not a plain datagram in an untagged frame for one of our sockets: a plain segment,
+    /// perhaps.
+    #[inline(never)]
+    fn ingest_aside(&mut self, pool: &mut P, origin: Origin, now: Instant) {
+        let Some(frame) = self.aside.take() else {
+            return;
+        };
+        if self.takes_plain_segment(frame.data(), now) {
+            return pool.give(frame);
+        }
+        self.aside = Some(frame);
+        self.ingest_the_long_way(pool, origin, now);
+    }
+
+    /// Whatever is not plain.
     #[cold]
     fn ingest_the_long_way(&mut self, pool: &mut P, origin: Origin, now: Instant) {
         let Some(mut frame) = self.aside.take() else {
             return;
         };
-        if let Some((socket, parts)) = self.plain_tagged_datagram(frame.data()) {
+        if self.plain_destination == AddressWord::NONE
+            && let Some((socket, parts)) = self.plain_tagged_datagram(frame.data())
+        {
             return self.enqueue_datagram(pool, socket, frame, parts);
         }
         match self.receive(pool, &mut frame, origin, now) {

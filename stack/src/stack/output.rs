@@ -85,6 +85,14 @@ impl<I: Ip> HopCache<I> {
 }
 
 impl<I: IpStack> HopCache<I> {
+    /// The next hop to a destination, if it is remembered, and was so in this generation.
+    #[inline]
+    pub(super) fn known(&self, destination: I::Addr, generation: u32) -> Option<&Hop> {
+        let entry = &self.entries[I::cache_index(destination) % HOPS];
+        let good = entry.destination == destination && entry.generation == generation;
+        good.then_some(&entry.hop)
+    }
+
     /// Forgets one destination.
     pub(super) fn forget(&mut self, destination: I::Addr) {
         // No generation is 0.
@@ -167,9 +175,8 @@ impl<P: FramePool> Stack<P> {
     /// The same, if it is remembered.
     #[inline]
     pub(super) fn known_hop<I: IpStack>(&self, remote: I::Addr) -> Option<&Hop> {
-        let entry = &I::state_ref(self).hops.entries[I::cache_index(remote) % HOPS];
-        let good = entry.destination == remote && entry.generation == self.hop_generation;
-        good.then_some(&entry.hop)
+        let hops = &I::state_ref(self).hops;
+        hops.known(remote, self.hop_generation)
     }
 
     #[cold]
@@ -218,6 +225,44 @@ impl<P: FramePool> Stack<P> {
             RouteKind::Unicast => Ok(route.next_hop(address)),
             _ => Err(DropReason::TxNoRoute),
         }
+    }
+
+    /// The address of ours that packets to `remote` through `gateway` come from when nobody chose one
+    /// (RFC 1122 §3.3.4.3): what the route prefers, else by RFC 6724 §5 of the same scope (rule 2), in the
+    /// next hop's network (rule 5.5), with the longest common prefix (rule 8).
+    #[cold]
+    pub(super) fn source_for<I: IpStack>(
+        &self,
+        remote: I::Addr,
+        gateway: IpAddr,
+    ) -> Option<I::Addr> {
+        let route = self.link.routes.lookup::<I>(remote);
+        let preferred = route
+            .and_then(|route| route.preferred_source)
+            .filter(|source| self.owner_of(*source).is_some())
+            .and_then(I::Addr::from_ip);
+        if preferred.is_some() {
+            return preferred;
+        }
+        let near = I::Addr::from_ip(gateway).unwrap_or(remote);
+        let suits = |source: I::Addr, prefix_len: u8| {
+            let common = (0..=I::ADDR_BITS)
+                .rev()
+                .find(|len| source.masked(*len) == remote.masked(*len));
+            (
+                is_link_local(source.into()) == is_link_local(remote.into()),
+                source.masked(prefix_len) == near.masked(prefix_len),
+                common,
+            )
+        };
+        let ours = self.link.addresses.iter().rev();
+        let ours = ours.filter_map(|local| {
+            let source = I::Addr::from_ip(local.address)?;
+            Some((source, suits(source, local.prefix_len)))
+        });
+        // Of equal ones the first.
+        ours.max_by_key(|(_, suits)| *suits)
+            .map(|(source, _)| source)
     }
 
     /// The longest packet that link and route to `remote` carry, in bytes.
@@ -414,6 +459,14 @@ pub(super) const fn is_unknown_neighbor(reason: DropReason) -> bool {
         reason,
         DropReason::TxNeighborUnresolved | DropReason::TxNeighborTableFull
     )
+}
+
+/// Whether an address means something on its link alone (RFC 3927, RFC 4291 §2.5.6).
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// What a fragment has between its IP header and its payload, in bytes.

@@ -9,12 +9,12 @@
 
 use super::identification::Identifications;
 use super::input::IpMeta;
-use super::output::{Hop, Request};
+use super::output::{Hop, HopCache, Request};
 use super::version::{Header, IpStack};
 use super::{Config, Disposition, Handoff, Origin, Stack};
 use crate::counters::{DropCounters, DropReason, Event, EventCounters};
 use crate::frame::{Frame, FramePool};
-use crate::ip::address::{Ip, Ipv4, Ipv6};
+use crate::ip::address::{Ip, IpAddress, Ipv4, Ipv6};
 use crate::link::{AddressOwner, LinkState};
 use crate::queue::Queue;
 use crate::socket::bind::{Bind, BindError};
@@ -32,6 +32,7 @@ use crate::tcp::pools::{MemoryUse, Pools};
 use crate::tcp::port::PortSelector;
 use crate::tcp::segment::{self, Ecn, Flags, Header as TcpHeader, Segment};
 use crate::tcp::seq::SeqNum;
+use crate::tcp::socket_options::{IcmpError, SocketOption, SocketOptions, SoftError};
 use crate::tcp::syn_cookie;
 use crate::tcp::table::{Answer, Outcome, Slot, Table, reset_for};
 use crate::tcp::tuple::Tuple;
@@ -51,6 +52,8 @@ pub(super) struct Tcp {
     pub(super) listeners: Listeners,
     secret: Secret,
     ports: Option<PortSelector>,
+    /// When a SYN cookie was sent last.
+    cookie_sent: Option<Instant>,
 }
 
 impl Tcp {
@@ -63,6 +66,7 @@ impl Tcp {
             listeners: Listeners::new(config.listeners.into()),
             secret,
             ports: PortSelector::new(secret, first..=last),
+            cookie_sent: None,
             config: config.clone(),
         }
     }
@@ -71,6 +75,8 @@ impl Tcp {
 /// The parts of a stack that sending takes, apart from each other.
 pub(super) struct Parts<'a, I: IpStack, P: FramePool> {
     pub(super) table: &'a mut Table<I>,
+    pub(super) hops: &'a HopCache<I>,
+    pub(super) hop_generation: u32,
     pub(super) tcp: &'a mut Tcp,
     pub(super) events: &'a mut EventCounters,
     pub(super) drops: &'a mut DropCounters,
@@ -81,6 +87,12 @@ pub(super) struct Parts<'a, I: IpStack, P: FramePool> {
 }
 
 impl Tcp {
+    /// The memory of what is under way.
+    #[inline]
+    pub(super) fn pools_mut(&mut self) -> &mut Pools {
+        &mut self.pools
+    }
+
     fn context<'a>(&'a mut self, events: &'a mut EventCounters, now: Instant) -> Context<'a> {
         Context {
             config: &self.config,
@@ -205,11 +217,19 @@ impl<P: FramePool> Stack<P> {
         if flags.contains(Flags::RST) {
             return Err(DropReason::TcpNoSocket);
         }
+        // RFC 9293 §3.10.7.2, fourth: in LISTEN, what has neither SYN nor ACK is dropped.
+        if listener.is_some() && !flags.intersects(Flags::SYN.union(Flags::ACK)) {
+            return Err(DropReason::TcpNoSyn);
+        }
         // The first segment behind a handshake with a cookie is the only one that can be checked. What
         // overtook it must not end the connection; it comes again.
-        if listener.is_some()
+        let cookies_out = self
+            .tcp
+            .cookie_sent
+            .is_some_and(|sent| now.saturating_since(sent) <= syn_cookie::LIFETIME_MAX);
+        if cookies_out
+            && listener.is_some()
             && flags.contains(Flags::ACK)
-            && self.tcp.config.syn_cookies != SynCookies::Never
             && syn_cookie::is_plausible(&self.tcp.secret, tuple, segment.ack - 1, now)
         {
             return Err(DropReason::TcpCookieOvertaken);
@@ -245,6 +265,7 @@ impl<P: FramePool> Stack<P> {
         else {
             return Err(DropReason::TcpNoSocket);
         };
+        let ip = socket.socket.ip;
         // A queue of complete connections that nobody accepts is no place for more, cookie or not.
         if socket.is_accept_queue_full() {
             return Err(DropReason::TcpBacklogFull);
@@ -298,7 +319,9 @@ impl<P: FramePool> Stack<P> {
                     }),
                     ..OptionsOut::NONE
                 },
+                ip,
             };
+            tcp.cookie_sent = Some(now);
             events.count(Event::TcpSynCookieTx);
             table.answer(&mut tcp.context(events, now), answer);
             return Ok(Disposition::Done);
@@ -319,6 +342,7 @@ impl<P: FramePool> Stack<P> {
             listener: handle,
             path_mtu,
             last_challenge: LastChallenge::default(),
+            ip,
         };
         tcp.listeners.on_half_open(slot);
         events.count(Event::TcpSynRx);
@@ -344,6 +368,7 @@ impl<P: FramePool> Stack<P> {
         let accepted = syn_cookie::check(&tcp.secret, tuple, irs, iss, timestamps, now)?;
         events.count(Event::TcpSynCookieRx);
         let listener = tcp.listeners.handle(slot)?;
+        let ip = tcp.listeners.at(slot)?.socket.ip;
         let record = HalfOpen {
             tuple: *tuple,
             iss,
@@ -360,6 +385,7 @@ impl<P: FramePool> Stack<P> {
             listener,
             path_mtu,
             last_challenge: LastChallenge::default(),
+            ip,
         };
         Some(self.establish::<I>(&record, segment, now))
     }
@@ -395,7 +421,7 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let Parts { table, tcp, .. } = I::tcp_parts(self);
-        let kind = tcp.listeners.options(record.listener)?.congestion;
+        let (kind, _) = tcp.listeners.options(record.listener)?;
         if !table.has_room(kind) {
             return Err(DropReason::TcpConnectionsFull);
         }
@@ -414,13 +440,14 @@ impl<P: FramePool> Stack<P> {
             table, tcp, events, ..
         } = I::tcp_parts(self);
         tcp.listeners.may_complete(record.listener)?;
-        let options = tcp.listeners.options(record.listener)?;
+        let (congestion, mut options) = tcp.listeners.options(record.listener)?;
+        options.keepalive |= tcp.config.keepalive.always;
         let opening = Opening {
             tuple: record.tuple,
             iss: record.iss,
             clock: record.clock,
             path_mtu: record.path_mtu,
-            nodelay: options.nodelay,
+            options,
         };
         let us = now.saturating_since(record.begun).as_micros();
         let handshake = Handshake {
@@ -434,13 +461,13 @@ impl<P: FramePool> Stack<P> {
                 .filter(|_| record.retransmissions == 0),
         };
         let mut cx = tcp.context(events, now);
-        let id = match options.congestion {
-            CongestionKind::Cubic => table
-                .insert_cubic(Connection::accept(&mut cx, opening, &handshake))
-                .ok(),
-            CongestionKind::NewReno => table
-                .insert_new_reno(Connection::accept(&mut cx, opening, &handshake))
-                .ok(),
+        let id = match congestion {
+            CongestionKind::Cubic => {
+                table.insert_cubic(Connection::accept(&mut cx, opening, &handshake))
+            }
+            CongestionKind::NewReno => {
+                table.insert_new_reno(Connection::accept(&mut cx, opening, &handshake))
+            }
         };
         let id = id.ok_or(DropReason::TcpConnectionsFull)?;
         let outcome = table.on_connection(&mut cx, id.kind, id.handle.slot, segment);
@@ -470,6 +497,11 @@ impl<P: FramePool> Stack<P> {
         let mut cx = tcp.context(events, now);
         v4.tcp.expire(&mut cx);
         v6.tcp.expire(&mut cx);
+        if v4.tcp.is_starved() || v6.tcp.is_starved() {
+            let free = cx.pools.send.free_chunks();
+            v4.tcp.feed(free.div_ceil(2));
+            v6.tcp.feed(free.div_ceil(2));
+        }
     }
 
     /// Sends what connections have to send. Call it after the applications have been served and
@@ -490,51 +522,63 @@ impl<P: FramePool> Stack<P> {
         }
         // Those that are blocked are queued again, for the next turn.
         for _ in 0..I::state(self).tcp.to_transmit_len() {
-            let Some(to) = I::state(self).tcp.next_to_transmit() else {
-                break;
-            };
-            let Tuple { local, remote, .. } = to.tuple;
-            let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
-                Ok(hop) => (hop, Way::Out),
-                Err(DropReason::TxNeighborUnresolved) => {
-                    let hop = self.hop_through::<I>([0; 6], remote);
-                    (hop, Way::Parked)
-                }
-                // What cannot leave is as good as lost; timers will see to it.
-                Err(reason) => {
-                    let hop = self.hop_through::<I>([0; 6], remote);
-                    (hop, Way::Nowhere(reason))
-                }
-            };
-            let Parts {
-                table,
-                tcp,
-                events,
-                drops,
-                egress,
-                config,
-                link,
-                identifications,
-            } = I::tcp_parts(self);
-            let mut out = FrameOutput::<I, P> {
-                pool,
-                egress,
-                config,
-                link,
-                drops,
-                identifications,
-                hop,
-                way,
-                parked: None,
-                version: core::marker::PhantomData,
-            };
-            table.transmit(&mut tcp.context(events, now), &to, hop.mtu, &mut out);
-            if let Some(frame) = out.parked
-                && let Ok(gateway) = self.gateway_of::<I>(remote)
-                && let Err(reason) = self.park(pool, frame, gateway, local.into(), now)
-            {
-                self.drops.count(reason);
+            if self.transmit_plainly::<I>(pool, now).is_none() {
+                self.transmit_next::<I>(pool, now);
             }
+        }
+    }
+
+    /// Sends what the first connection in the queue has to send.
+    #[cold]
+    fn transmit_next<I: IpStack>(&mut self, pool: &mut P, now: Instant) {
+        let Some(to) = I::state(self).tcp.next_to_transmit() else {
+            return;
+        };
+        let Tuple { local, remote, .. } = to.tuple;
+        if to.black_hole {
+            self.learn_black_hole::<I>(remote, now);
+        }
+        let (hop, way) = match self.next_hop::<I>(pool, remote, local, now) {
+            Ok(hop) => (hop, Way::Out),
+            Err(DropReason::TxNeighborUnresolved) => {
+                let hop = self.hop_through::<I>([0; 6], remote);
+                (hop, Way::Parked)
+            }
+            // What cannot leave is as good as lost; timers will see to it.
+            Err(reason) => {
+                let hop = self.hop_through::<I>([0; 6], remote);
+                (hop, Way::Nowhere(reason))
+            }
+        };
+        let Parts {
+            table,
+            tcp,
+            events,
+            drops,
+            egress,
+            config,
+            link,
+            identifications,
+            ..
+        } = I::tcp_parts(self);
+        let mut out = FrameOutput::<I, P> {
+            pool,
+            egress,
+            config,
+            link,
+            drops,
+            identifications,
+            hop,
+            way,
+            parked: None,
+            version: core::marker::PhantomData,
+        };
+        table.transmit(&mut tcp.context(events, now), &to, hop.mtu, &mut out);
+        if let Some(frame) = out.parked
+            && let Ok(gateway) = self.gateway_of::<I>(remote)
+            && let Err(reason) = self.park(pool, frame, gateway, local.into(), now)
+        {
+            self.drops.count(reason);
         }
     }
 
@@ -543,25 +587,27 @@ impl<P: FramePool> Stack<P> {
             tuple,
             header,
             options,
+            ip,
         } = answer;
         let mut bytes = [0; wire::HEADER_LEN_MAX];
         let pseudo = |len| I::pseudo(tuple.local, tuple.remote, protocol::TCP, len);
         let Some(len) = segment::emit(&mut bytes, 0, header, options, 0, pseudo) else {
             return;
         };
-        let ip = Header::<I> {
+        let header_of_ip = Header::<I> {
             source: tuple.local,
             destination: tuple.remote,
             protocol: protocol::TCP,
-            tos: 0,
-            ttl: self.config.ttl,
+            tos: ip.traffic_class(),
+            ttl: ip.hop_limit(self.config.ttl),
             fragmentable: None,
             payload_len: u16::try_from(len).unwrap_or(0),
         };
         if header.flags.contains(Flags::RST) {
             self.events.count(Event::TcpResetTx);
         }
-        let sent = self.send_transport(pool, ip, [&bytes[..len], &[]], Request::NONE, now);
+        let sent =
+            self.send_transport(pool, header_of_ip, [&bytes[..len], &[]], Request::NONE, now);
         if let Err(reason) = sent {
             self.drops.count(reason);
         }
@@ -646,6 +692,7 @@ impl<I: IpStack, P: FramePool> FrameOutput<'_, I, P> {
             options,
             payload_len,
             ecn,
+            ip: fields,
         } = segment;
         let ip_offset = self.config.vlans.header_len();
         let header_len = segment::header_len(options);
@@ -672,8 +719,8 @@ impl<I: IpStack, P: FramePool> FrameOutput<'_, I, P> {
             source: local,
             destination: remote,
             protocol: protocol::TCP,
-            tos: ecn.bits(),
-            ttl: self.config.ttl,
+            tos: fields.traffic_class() | ecn.bits(),
+            ttl: fields.hop_limit(self.config.ttl),
             fragmentable,
             payload_len: u16::try_from(header_len + payload_len).ok()?,
         };
@@ -758,8 +805,9 @@ impl<P: FramePool> Stack<P> {
         None
     }
 
-    /// Begins to open a connection from `local` (port 0: one is chosen, RFC 6056) to `remote`. There
-    /// will be news of it when it is there, or cannot be.
+    /// Begins to open a connection from `local` (port 0: one is chosen, RFC 6056; unspecified address:
+    /// the one that leads there, RFC 9293 §3.9.1.1, MUST-44) to `remote`. There will be news of it when it
+    /// is there, or cannot be.
     ///
     /// # Errors
     /// [`ConnectError`], with the `errno` of the same call on Linux.
@@ -794,11 +842,18 @@ impl<P: FramePool> Stack<P> {
         if remote_port == 0 {
             return Err(ConnectError::Invalid);
         }
-        self.owner_of(local.into())
-            .ok_or(ConnectError::AddressNotAvailable)?;
-        // RFC 9293 §3.9.2.3 (MUST-63): no connections with groups.
-        self.gateway_of::<I>(remote)
+        // RFC 9293 §3.9.1.1 (MUST-46): no connections with groups.
+        let gateway = self
+            .gateway_of::<I>(remote)
             .map_err(|_| ConnectError::Unreachable)?;
+        let local = if local == I::Addr::UNSPECIFIED {
+            self.source_for::<I>(remote, gateway)
+                .ok_or(ConnectError::AddressNotAvailable)?
+        } else {
+            self.owner_of(local.into())
+                .ok_or(ConnectError::AddressNotAvailable)?;
+            local
+        };
         let path_mtu = u16::try_from(self.route_mtu::<I>(remote)).unwrap_or(u16::MAX);
         let Parts {
             table, tcp, events, ..
@@ -832,16 +887,16 @@ impl<P: FramePool> Stack<P> {
             iss: start.isn,
             clock: start.clock,
             path_mtu,
-            nodelay,
+            options: SocketOptions {
+                nodelay,
+                keepalive: tcp.config.keepalive.always,
+                ..SocketOptions::default()
+            },
         };
         let mut cx = tcp.context(events, now);
         let id = match congestion {
-            CongestionKind::Cubic => table
-                .insert_cubic(Connection::connect(&mut cx, opening))
-                .ok(),
-            CongestionKind::NewReno => table
-                .insert_new_reno(Connection::connect(&mut cx, opening))
-                .ok(),
+            CongestionKind::Cubic => table.insert_cubic(Connection::connect(&mut cx, opening)),
+            CongestionKind::NewReno => table.insert_new_reno(Connection::connect(&mut cx, opening)),
         };
         let id = id.ok_or(ConnectError::TooManyConnections)?;
         table.touch(id.kind, id.handle.slot);
@@ -936,7 +991,11 @@ impl<P: FramePool> Stack<P> {
     #[inline]
     pub fn tcp_send(&mut self, id: TcpId, now: Instant, bytes: &[u8]) -> Result<usize, Misuse> {
         let sent = with_connection!(self, now, id, |it, cx| it.send(cx, bytes));
-        let sent = sent.ok_or(Misuse::NoSuchConnection)??;
+        let sent = sent.ok_or(Misuse::NoSuchConnection)?;
+        if sent != Ok(bytes.len()) && self.tcp.pools.send.free_chunks() == 0 {
+            self.starve_tcp(id);
+        }
+        let sent = sent?;
         self.touch_tcp(id);
         Ok(sent)
     }
@@ -950,6 +1009,9 @@ impl<P: FramePool> Stack<P> {
     pub fn tcp_echo(&mut self, id: TcpId, now: Instant) -> Result<usize, Misuse> {
         let echoed = with_connection!(self, now, id, |it, cx| it.echo(cx));
         let echoed = echoed.ok_or(Misuse::NoSuchConnection)??;
+        if self.tcp.pools.send.free_chunks() == 0 {
+            self.starve_tcp(id);
+        }
         self.touch_tcp(id);
         Ok(echoed)
     }
@@ -980,11 +1042,58 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// Takes a choice of the application for a connection. Of one that has just begun to open it is in
+    /// the SYN as well.
+    ///
+    /// # Errors
+    /// [`Misuse::NoSuchConnection`].
+    pub fn tcp_set_option(
+        &mut self,
+        id: TcpId,
+        option: SocketOption,
+        now: Instant,
+    ) -> Result<(), Misuse> {
+        with_connection!(self, now, id, |it, cx| it.set_option(cx, option))
+            .ok_or(Misuse::NoSuchConnection)?;
+        self.touch_tcp(id);
+        Ok(())
+    }
+
+    /// Takes a choice for the connections that a listener will have, their handshakes included.
+    ///
+    /// # Errors
+    /// [`Misuse::NoSuchConnection`].
+    pub fn tcp_listener_set_option(
+        &mut self,
+        id: TcpListenerId,
+        option: SocketOption,
+    ) -> Result<(), Misuse> {
+        if self.tcp.listeners.set_option(id, option) {
+            Ok(())
+        } else {
+            Err(Misuse::NoSuchConnection)
+        }
+    }
+
+    /// The last error that did not end the connection; once (`SO_ERROR`). There is news of the connection
+    /// when there is one (RFC 9293 §3.9.1.8); who does not want to know does not ask (SHLD-20).
+    pub fn tcp_take_error(&mut self, id: TcpId) -> Option<SoftError> {
+        with_connection!(self, Instant::ZERO, id, |it, cx| it.take_error()).flatten()
+    }
+
     #[inline]
     fn touch_tcp(&mut self, id: TcpId) {
         match id.version {
             Version::V4 => self.v4.tcp.touch(id.id.kind, id.id.handle.slot),
             Version::V6 => self.v6.tcp.touch(id.id.kind, id.id.handle.slot),
+        }
+    }
+
+    #[cold]
+    fn starve_tcp(&mut self, id: TcpId) {
+        match id.version {
+            Version::V4 => self.v4.tcp.starve(id.id.kind, id.id.handle.slot),
+            Version::V6 => self.v6.tcp.starve(id.id.kind, id.id.handle.slot),
         }
     }
 
@@ -1013,13 +1122,13 @@ impl<P: FramePool> Stack<P> {
         &mut self,
         tuple: &Tuple<I::Addr>,
         seq: SeqNum,
-        unreachable: bool,
+        error: Option<IcmpError>,
         now: Instant,
     ) -> bool {
         let Parts {
             table, tcp, events, ..
         } = I::tcp_parts(self);
-        table.on_icmp(&mut tcp.context(events, now), tuple, seq, unreachable)
+        table.on_icmp(&mut tcp.context(events, now), tuple, seq, error)
     }
 
     /// The state of the connection between these ends, half-open and TIME-WAIT included, by the name

@@ -213,10 +213,13 @@ impl IpStack for Ipv4 {
             config,
             link,
             identifications,
+            hop_generation,
             ..
         } = stack;
         Parts {
             table: &mut v4.tcp,
+            hops: &v4.hops,
+            hop_generation: *hop_generation,
             tcp,
             events,
             drops,
@@ -369,10 +372,13 @@ impl IpStack for Ipv6 {
             config,
             link,
             identifications,
+            hop_generation,
             ..
         } = stack;
         Parts {
             table: &mut v6.tcp,
+            hops: &v6.hops,
+            hop_generation: *hop_generation,
             tcp,
             events,
             drops,

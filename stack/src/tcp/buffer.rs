@@ -233,7 +233,7 @@ impl ByteQueue {
 
     /// Adds `bytes` at the end, as many as the pool has room for and [`QUEUE_BYTES_MAX`] allows;
     /// returns how many.
-    #[inline]
+    #[inline(always)]
     pub fn push_back(&mut self, pool: &mut ChunkPool, bytes: &[u8]) -> usize {
         // The usual case: a request into an empty queue.
         if self.head == NONE

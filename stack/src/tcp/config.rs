@@ -36,15 +36,17 @@ pub struct TcpConfig {
     pub rto_min_ms: u16,
     /// The longest time an ACK is held back (RFC 9293 §3.8.6.3: less than 500 ms).
     pub ack_delay: AckDelay,
-    /// How often a SYN is sent again before a connection is given up (RFC 9293 §3.8.3: 3 minutes or
-    /// more, which 6 times is with back-off from 1 s).
+    /// How often a SYN is sent again before a connection is given up. RFC 9293 §3.8.3 (MUST-23) wants it
+    /// repeated for 3 minutes at least: seven times, at 1, 3, 7, 15, 31, 63 and 127 s, and the last has
+    /// until 191 s.
     pub syn_retries: u8,
     /// How often a SYN,ACK is.
     pub syn_ack_retries: u8,
     /// How long data may go unacknowledged before a connection is given up (RFC 5482, RFC 9293 §3.8.3 R2).
     pub user_timeout: Duration,
-    /// Probing of idle connections; none by default (RFC 9293 §3.8.4, MUST-25).
-    pub keepalive: Option<Keepalive>,
+    /// How idle connections are probed whose application asks for it; none is by default (RFC 9293 §3.8.4,
+    /// MUST-24, MUST-25).
+    pub keepalive: Keepalive,
     /// How long the memory of a closed connection stays.
     pub time_wait_period: Duration,
     /// How long a connection that the application has closed waits for the peer's FIN.
@@ -70,12 +72,24 @@ pub struct TcpConfig {
 /// See [`TcpConfig::keepalive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
+    /// Every connection is probed, unless its application asks for it not to be.
+    pub always: bool,
     /// Silence before the first probe (RFC 9293 §3.8.4, MUST-27: at least 2 hours by default).
     pub idle: Duration,
     /// Time between probes.
     pub interval: Duration,
     /// Unanswered probes after which the connection is dead.
     pub probes: u8,
+}
+
+impl Keepalive {
+    /// Not unless asked for (MUST-25), and only after two hours (MUST-28); probes as on Linux.
+    pub const DEFAULT: Self = Self {
+        always: false,
+        idle: Duration::from_secs(7200),
+        interval: Duration::from_secs(75),
+        probes: 9,
+    };
 }
 
 /// When SYN cookies are sent.
@@ -137,10 +151,10 @@ impl Default for TcpConfig {
             receive_buffer_max: 4 << 20,
             rto_min_ms: 200,
             ack_delay: AckDelay::DEFAULT,
-            syn_retries: 6,
+            syn_retries: 7,
             syn_ack_retries: 5,
             user_timeout: Duration::from_secs(15 * 60),
-            keepalive: None,
+            keepalive: Keepalive::DEFAULT,
             time_wait_period: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
             syn_cookies: SynCookies::WhenFull,

@@ -17,6 +17,7 @@ use super::manage::challenge::LastChallenge;
 use super::options::{OptionsOut, SynOptions, Timestamps, TsClock};
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::{IpFields, SocketOption, SocketOptions};
 use super::table::Answer;
 use super::tuple::Tuple;
 use super::{TcpId, TcpListenerId};
@@ -55,6 +56,8 @@ pub struct Listener {
     pub bind: Bind,
     /// See [`ListenOptions`].
     pub options: ListenOptions,
+    /// What its connections begin with.
+    pub socket: SocketOptions,
     /// Connections that are half-open.
     pub half_open: u32,
     /// Connections that wait to be accepted.
@@ -66,6 +69,12 @@ impl Listener {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.half_open as usize + self.waiting.len() >= self.options.backlog as usize
+    }
+
+    /// Connections that wait to be accepted.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether no more connections may wait to be accepted.
@@ -95,6 +104,10 @@ impl Listeners {
         let listener = Listener {
             bind,
             options,
+            socket: SocketOptions {
+                nodelay: options.nodelay,
+                ..SocketOptions::default()
+            },
             half_open: 0,
             waiting: VecDeque::with_capacity(options.backlog as usize),
         };
@@ -117,6 +130,11 @@ impl Listeners {
     #[must_use]
     pub fn handle(&self, slot: u16) -> Option<Handle> {
         self.slab.handle(slot.into())
+    }
+
+    /// All sockets, with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Listener)> {
+        self.slab.iter()
     }
 
     /// What all are bound to, with their slots.
@@ -170,9 +188,18 @@ impl Listeners {
     ///
     /// # Errors
     /// [`DropReason::TcpNoSocket`] if the socket was closed.
-    pub fn options(&self, handle: Handle) -> Result<ListenOptions, DropReason> {
+    pub fn options(&self, handle: Handle) -> Result<(CongestionKind, SocketOptions), DropReason> {
         let listener = self.slab.get(handle).ok_or(DropReason::TcpNoSocket)?;
-        Ok(listener.options)
+        Ok((listener.options.congestion, listener.socket))
+    }
+
+    /// Takes a choice for the connections this socket will have. Whether there is such a socket.
+    pub fn set_option(&mut self, id: TcpListenerId, option: SocketOption) -> bool {
+        let Some(listener) = self.slab.get_mut(id.0) else {
+            return false;
+        };
+        listener.socket.set(option);
+        true
     }
 
     /// The next connection to accept.
@@ -212,6 +239,8 @@ pub struct HalfOpen<I: Ip> {
     pub path_mtu: u16,
     /// When it last answered.
     pub last_challenge: LastChallenge,
+    /// What the application wants in IP headers.
+    pub ip: IpFields,
 }
 
 /// What a segment for a half-open connection leads to.
@@ -349,6 +378,7 @@ impl<I: Ip> HalfOpen<I> {
                 urgent: 0,
             },
             options,
+            ip: self.ip,
         }
     }
 }

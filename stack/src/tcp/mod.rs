@@ -8,6 +8,7 @@
 //! * [`flow`]: windows, silly window avoidance, delayed acknowledgments, zero-window probes
 //! * [`congestion`]: how much may be in flight
 //! * [`config`]: limits and choices; [`pools`]: the memory of what is under way
+//! * [`socket_options`]: what an application chooses for a connection
 //! * [`segment`], [`options`]: what comes and goes on the wire
 //! * [`buffer`]: bytes that wait, in pooled chunks
 //! * [`Tuple`](tuple::Tuple): the name of a connection; [`isn`], [`syn_cookie`], [`port`]: numbers
@@ -20,6 +21,8 @@ pub mod congestion;
 pub mod connection;
 pub mod deliver;
 pub mod flow;
+mod id_queue;
+pub mod info;
 pub mod isn;
 pub mod listener;
 pub mod manage;
@@ -28,6 +31,7 @@ pub mod pools;
 pub mod port;
 pub mod segment;
 pub mod seq;
+pub mod socket_options;
 pub mod syn_cookie;
 pub mod table;
 pub mod time_wait;

@@ -187,6 +187,7 @@ impl<'a> Iterator for Options<'a> {
     }
 }
 
+#[inline]
 fn timestamps_of(value: &[u8]) -> Option<Timestamps> {
     match *value {
         [a, b, c, d, e, f, g, h] => Some(Timestamps {
@@ -210,6 +211,20 @@ pub fn timestamps(options: &[u8]) -> Option<Timestamps> {
         return None;
     }
     search_timestamps(options)
+}
+
+/// The timestamps of a segment that has no other option, if it has those, in the form everybody sends
+/// them in; `None` if its options are anything else.
+#[inline]
+#[must_use]
+pub(crate) fn plain(options: &[u8]) -> Option<Option<Timestamps>> {
+    match options {
+        [] => Some(None),
+        &[a, b, c, d, e, f, g, h, i, j, k, l] if [a, b, c, d] == NOP_NOP_TIMESTAMPS => {
+            Some(timestamps_of(&[e, f, g, h, i, j, k, l]))
+        }
+        _ => None,
+    }
 }
 
 #[cold]

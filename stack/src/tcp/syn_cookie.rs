@@ -22,7 +22,7 @@ use crate::tcp::isn::{Purpose, Secret, Start, isn_ticks};
 use crate::tcp::options::{SynOptions, Timestamps, TsClock, WINDOW_SCALE_MAX};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::tuple::Tuple;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// log₂ of the steps of the sequence number clock in a period.
 const PERIOD_LOG2: u32 = 24;
@@ -30,6 +30,10 @@ const MAC_MASK: u32 = (1 << PERIOD_LOG2) - 1;
 /// Periods a cookie is good for behind its own: with one, for between 67 and 134 s, longer than a
 /// peer repeats an answer of ours that was lost; more would give those who guess more to hit.
 const PERIODS_MORE: u8 = 1;
+
+/// How long a cookie may be good at most: its period of 67.1 s and [`PERIODS_MORE`].
+pub const LIFETIME_MAX: Duration =
+    Duration::from_micros(4 * (1 << PERIOD_LOG2) * (1 + PERIODS_MORE as u64));
 
 /// Payloads in one segment, in bytes, of which the peer's MSS is rounded down to one. 88 is the least
 /// anybody is sent, as in Linux; 536 and 1220 are the defaults (RFC 9293 §3.7.1); 1360 passes through

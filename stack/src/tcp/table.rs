@@ -10,13 +10,19 @@
 //! Records of four kinds share one space of ids, so that one lookup finds whichever there is and one
 //! wheel times them all. Every operation is O(1), and all memory is taken when the table is made.
 
+mod walk;
+
 use super::config::TcpConfig;
 use super::congestion::{Cubic, NewReno};
-use super::connection::{Connection, Context, Fate, Output, Transmitted};
+use super::connection::{Connection, Context, Fate, Output, PlainSegment, Then, Transmitted};
+use super::flow::AckDelay;
+use super::id_queue::IdQueue;
 use super::listener::{self, CongestionKind, HalfOpen};
 use super::options::OptionsOut;
+use super::pools::Pools;
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::{IcmpError, IpFields};
 use super::time_wait::{self, TimeWait};
 use super::tuple::Tuple;
 use crate::counters::{DropReason, Event};
@@ -62,9 +68,11 @@ pub struct Table<I: Ip> {
     bases: [u32; 3],
     wheel: Wheel,
     /// Connections that may have something to send; each at most once.
-    transmit: VecDeque<Id>,
+    transmit: IdQueue,
     /// Connections with news for the application; each at most once.
-    ready: VecDeque<Id>,
+    ready: IdQueue,
+    /// Connections whose applications wait for memory to write into; each at most once.
+    starved: IdQueue,
     /// Records in TIME-WAIT from the oldest on, for the day the table is full.
     time_wait_order: VecDeque<Handle>,
     /// Segments that no connection sends.
@@ -111,6 +119,8 @@ pub struct Answer<I: Ip> {
     pub header: Header,
     /// Its options.
     pub options: OptionsOut,
+    /// What an application wants in its IP header.
+    pub ip: IpFields,
 }
 
 /// A connection that may have something to send.
@@ -120,6 +130,8 @@ pub struct ToTransmit<I: Ip> {
     pub(crate) slot: u32,
     /// Both ends.
     pub tuple: Tuple<I::Addr>,
+    /// Its path is to be taken for narrower than it said.
+    pub black_hole: bool,
 }
 
 impl<I: Ip> Table<I> {
@@ -151,8 +163,9 @@ impl<I: Ip> Table<I> {
             time_wait: Slab::new(time_wait as usize),
             bases,
             wheel: Wheel::new(ids),
-            transmit: VecDeque::with_capacity(all),
-            ready: VecDeque::with_capacity(all),
+            transmit: IdQueue::new(all),
+            ready: IdQueue::new(all),
+            starved: IdQueue::new(all),
             time_wait_order: VecDeque::with_capacity(2 * time_wait as usize),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
         }
@@ -205,6 +218,83 @@ impl<I: Ip> Table<I> {
         self.index
             .find(hash, |id| self.tuple(self.slot(id)) == Some(tuple))
             .map(|id| self.slot(id))
+    }
+
+    /// The open connection that an ordinary segment may be for.
+    #[inline(always)]
+    pub(crate) fn find_open(&self, tuple: &Tuple<I::Addr>) -> Option<Id> {
+        let hash = tuple.hash(&self.key);
+        // Nearly all records are connections with CUBIC, and one look at those suffices. Another
+        // record with the same tag is looked at more closely below.
+        let is_key = |id| self.cubic.at(id).is_none_or(|it| it.tuple() == tuple);
+        let id = self.index.find(hash, is_key)?;
+        let open = match self.cubic.at(id) {
+            Some(it) => it.is_open(),
+            None => self.is_open_elsewhere(id, tuple),
+        };
+        open.then_some(id)
+    }
+
+    #[inline(never)]
+    fn is_open_elsewhere(&self, id: Id, tuple: &Tuple<I::Addr>) -> bool {
+        let Slot::Connection(CongestionKind::NewReno, slot) = self.slot(id) else {
+            return false;
+        };
+        let connection = self.new_reno.at(slot);
+        connection.is_some_and(|it| it.tuple() == tuple && it.is_open())
+    }
+
+    /// Takes an ordinary segment of the connection that [`find_open`](Self::find_open) found, by the
+    /// short way. False: it is not for that, and nothing was changed.
+    #[inline(always)]
+    pub(crate) fn on_plain_segment(
+        &mut self,
+        pools: &mut Pools,
+        ack_delay: AckDelay,
+        now: Instant,
+        id: Id,
+        segment: &PlainSegment<'_>,
+    ) -> bool {
+        let taken = match self.cubic.at_mut(id) {
+            Some(it) => it.on_plain_segment(pools, ack_delay, now, segment),
+            None => self.on_plain_segment_elsewhere(pools, ack_delay, now, id, segment),
+        };
+        match taken {
+            Then::LongWay => return false,
+            Then::News => {
+                self.transmit.push(id);
+                self.ready.push(id);
+            }
+            Then::Touch => self.touch_id(id),
+            Then::Schedule => {
+                let deadline = self.cubic.at(id).and_then(Connection::deadline);
+                self.schedule(id, deadline);
+            }
+        }
+        true
+    }
+
+    /// The same where the record is not a connection with CUBIC.
+    #[inline(never)]
+    fn on_plain_segment_elsewhere(
+        &mut self,
+        pools: &mut Pools,
+        ack_delay: AckDelay,
+        now: Instant,
+        id: Id,
+        segment: &PlainSegment<'_>,
+    ) -> Then {
+        let Slot::Connection(CongestionKind::NewReno, slot) = self.slot(id) else {
+            return Then::LongWay;
+        };
+        let Some(it) = self.new_reno.at_mut(slot) else {
+            return Then::LongWay;
+        };
+        match it.on_plain_segment(pools, ack_delay, now, segment) {
+            // When its timer is due it says when it transmits.
+            Then::Schedule => Then::Touch,
+            then => then,
+        }
     }
 
     /// Takes a segment of a connection there is a record of.
@@ -264,25 +354,65 @@ impl<I: Ip> Table<I> {
         slot: u32,
         segment: &Segment<'_>,
     ) {
-        if let Some(tuple) = self.tuple(Slot::Connection(kind, slot)).copied() {
-            self.answer(cx, reset_for(&tuple, segment));
+        let found = connection!(self, kind, slot, it => (*it.tuple(), it.ip_fields()));
+        if let Some((tuple, ip)) = found {
+            let reset = reset_for(&tuple, segment);
+            self.answer(cx, Answer { ip, ..reset });
         }
     }
 
     /// Queues a connection to transmit, and for the application if there is news.
     #[inline]
     pub(crate) fn touch(&mut self, kind: CongestionKind, slot: u32) {
-        let id = self.id(Slot::Connection(kind, slot));
-        let queued =
-            connection!(self, kind, slot, it => (it.queue_to_transmit(), it.queue_ready()));
-        let Some((transmit, ready)) = queued else {
-            return;
+        self.touch_id(self.id(Slot::Connection(kind, slot)));
+    }
+
+    /// The same by id.
+    #[inline(always)]
+    fn touch_id(&mut self, id: Id) {
+        let [cubics, ..] = self.bases;
+        let wanted = if id < cubics {
+            self.cubic.at(id).map(Connection::is_wanted)
+        } else {
+            self.new_reno.at(id - cubics).map(Connection::is_wanted)
         };
-        if transmit {
-            self.transmit.push_back(id);
+        if let Some(wanted) = wanted {
+            self.transmit.push(id);
+            if wanted {
+                self.ready.push(id);
+            }
         }
-        if ready {
-            self.ready.push_back(id);
+    }
+
+    /// An application found no memory to write into: it hears when there is some, which no
+    /// acknowledgement would tell it if nothing of its own is under way.
+    #[cold]
+    pub(crate) fn starve(&mut self, kind: CongestionKind, slot: u32) {
+        if connection!(self, kind, slot, it => it.wants_room()) == Some(true) {
+            self.starved.push(self.id(Slot::Connection(kind, slot)));
+        }
+    }
+
+    /// Whether somebody waits for memory.
+    #[inline]
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// There is memory for `count` of those that wait for it.
+    #[cold]
+    pub(crate) fn feed(&mut self, count: u32) {
+        for _ in 0..count {
+            let Some(id) = self.starved.pop() else {
+                break;
+            };
+            let Slot::Connection(kind, slot) = self.slot(id) else {
+                continue;
+            };
+            if connection!(self, kind, slot, it => it.on_memory()).is_some() {
+                self.touch(kind, slot);
+            }
         }
     }
 
@@ -305,16 +435,19 @@ impl<I: Ip> Table<I> {
     #[inline]
     pub fn next_to_transmit(&mut self) -> Option<ToTransmit<I>> {
         loop {
-            let id = self.transmit.pop_front()?;
+            let id = self.transmit.pop()?;
             let Slot::Connection(kind, slot) = self.slot(id) else {
                 continue;
             };
-            // It may have ended since, and another may be in its place, queued or not.
-            let tuple = connection!(self, kind, slot, it => {
-                it.unqueue_to_transmit().then(|| *it.tuple())
-            });
-            if let Some(Some(tuple)) = tuple {
-                return Some(ToTransmit { kind, slot, tuple });
+            // It may have ended since, and another may be in its place, which has nothing to send then.
+            let next = connection!(self, kind, slot, it => (*it.tuple(), it.take_black_hole()));
+            if let Some((tuple, black_hole)) = next {
+                return Some(ToTransmit {
+                    kind,
+                    slot,
+                    tuple,
+                    black_hole,
+                });
             }
         }
     }
@@ -352,6 +485,25 @@ impl<I: Ip> Table<I> {
         transmitted
     }
 
+    /// Lets the first connection in the queue send by the short way, if it is one with CUBIC:
+    /// `transmit` says whether all there is has left. `None`: the queue is empty, or its first one
+    /// takes the long way, and is still in the queue.
+    #[inline(always)]
+    pub(crate) fn transmit_next(
+        &mut self,
+        transmit: impl FnOnce(&mut Connection<I, Cubic>) -> bool,
+    ) -> Option<()> {
+        let id = self.transmit.first()?;
+        let connection = self.cubic.at_mut(id)?;
+        if !transmit(connection) {
+            return None;
+        }
+        let deadline = connection.deadline();
+        self.transmit.pop();
+        self.schedule(id, deadline);
+        Some(())
+    }
+
     /// Deadlines mostly move away, once with every ACK. The wheel is told only when one comes nearer;
     /// what fires too early finds nothing due, and says when it is.
     #[inline]
@@ -365,15 +517,11 @@ impl<I: Ip> Table<I> {
     #[inline]
     pub fn next_ready(&mut self) -> Option<ConnectionId> {
         loop {
-            let id = self.ready.pop_front()?;
+            let id = self.ready.pop()?;
             let Slot::Connection(kind, slot) = self.slot(id) else {
                 continue;
             };
-            let news = connection!(self, kind, slot, it => {
-                it.unqueue_ready();
-                it.take_news()
-            });
-            if news == Some(true) {
+            if connection!(self, kind, slot, it => it.take_news()) == Some(true) {
                 return self.connection_id(kind, slot);
             }
         }
@@ -431,16 +579,15 @@ impl<I: Ip> Table<I> {
         cx: &mut Context<'_>,
         tuple: &Tuple<I::Addr>,
         seq: SeqNum,
-        unreachable: bool,
+        error: Option<IcmpError>,
     ) -> bool {
         let Some(Slot::Connection(kind, slot)) = self.find(tuple) else {
             return false;
         };
         let fate = connection!(self, kind, slot, it => {
-            it.has_under_way(seq).then(|| if unreachable {
-                it.on_unreachable(cx)
-            } else {
-                Fate::Alive
+            it.has_under_way(seq).then(|| match error {
+                Some(error) => it.on_icmp(cx, error),
+                None => Fate::Alive,
             })
         });
         match fate.flatten() {
@@ -452,28 +599,28 @@ impl<I: Ip> Table<I> {
         true
     }
 
-    /// Adds a connection; hands it back if there is no room.
+    /// Adds a connection, if there is room.
     pub(crate) fn insert_cubic(
         &mut self,
         connection: Connection<I, Cubic>,
-    ) -> Result<ConnectionId, Connection<I, Cubic>> {
+    ) -> Option<ConnectionId> {
         let tuple = *connection.tuple();
-        let handle = self.cubic.insert(connection)?;
+        let handle = self.cubic.insert(connection).ok()?;
         let kind = CongestionKind::Cubic;
         self.enter(&tuple, Slot::Connection(kind, handle.slot));
-        Ok(ConnectionId { kind, handle })
+        Some(ConnectionId { kind, handle })
     }
 
     /// The same for NewReno.
     pub(crate) fn insert_new_reno(
         &mut self,
         connection: Connection<I, NewReno>,
-    ) -> Result<ConnectionId, Connection<I, NewReno>> {
+    ) -> Option<ConnectionId> {
         let tuple = *connection.tuple();
-        let handle = self.new_reno.insert(connection)?;
+        let handle = self.new_reno.insert(connection).ok()?;
         let kind = CongestionKind::NewReno;
         self.enter(&tuple, Slot::Connection(kind, handle.slot));
-        Ok(ConnectionId { kind, handle })
+        Some(ConnectionId { kind, handle })
     }
 
     /// Whether there is room for another connection.
@@ -520,7 +667,8 @@ impl<I: Ip> Table<I> {
         }
         if retired.remove {
             // Its tuple may have left before; its slot is somebody else's from here on.
-            self.wheel.cancel(self.id(Slot::Connection(kind, slot)));
+            let id = self.id(Slot::Connection(kind, slot));
+            self.wheel.cancel(id);
             connection!(self, kind, slot, it => it.clear(cx));
             match kind {
                 CongestionKind::Cubic => drop(self.cubic.remove(slot)),
@@ -641,7 +789,11 @@ impl<I: Ip> Table<I> {
                 (answer, DropReason::TcpOutOfWindow)
             }
             listener::OnSegment::Reset => {
-                let answer = reset_for(&record.tuple, segment);
+                let reset = reset_for(&record.tuple, segment);
+                let answer = Answer {
+                    ip: record.ip,
+                    ..reset
+                };
                 (answer, DropReason::TcpAckUnacceptable)
             }
         };
@@ -728,5 +880,6 @@ pub fn reset_for<I: Ip>(tuple: &Tuple<I::Addr>, segment: &Segment<'_>) -> Answer
             urgent: 0,
         },
         options: OptionsOut::NONE,
+        ip: IpFields::default(),
     }
 }

@@ -6,6 +6,7 @@ use super::manage::challenge::LastChallenge;
 use super::options::{OptionsOut, Timestamps, TsClock};
 use super::segment::{Flags, Header, Segment};
 use super::seq::SeqNum;
+use super::socket_options::IpFields;
 use super::table::Answer;
 use super::tuple::Tuple;
 use crate::ip::address::Ip;
@@ -26,6 +27,8 @@ pub struct TimeWait<I: Ip> {
     pub timestamps: Option<TimeWaitTimestamps>,
     /// When it last answered.
     pub last_challenge: LastChallenge,
+    /// What the application wanted in IP headers.
+    pub ip: IpFields,
 }
 
 /// See [`TimeWait::timestamps`].
@@ -114,6 +117,7 @@ impl<I: Ip> TimeWait<I> {
                 urgent: 0,
             },
             options: OptionsOut::timestamps(timestamps),
+            ip: self.ip,
         }
     }
 }

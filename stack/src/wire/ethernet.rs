@@ -59,6 +59,16 @@ impl AddressWord {
     }
 }
 
+/// Writes the EtherType of an untagged frame whose addresses stand there already. `None` if it is too
+/// short.
+#[inline]
+#[must_use]
+pub(crate) fn put_type(data: &mut [u8], ether_type: u16) -> Option<()> {
+    let header: &mut [u8; HEADER_LEN] = data.first_chunk_mut()?;
+    super::put(header, 12, ether_type.to_be_bytes());
+    Some(())
+}
+
 /// The VLAN identifiers of a frame, outermost first. A priority tag (VID 0) names no VLAN and does
 /// not count (IEEE 802.1Q §6.9).
 ///

@@ -382,6 +382,28 @@ pub fn embedded(data: &[u8], offset: usize) -> Option<Embedded> {
     })
 }
 
+/// Writes header, options and checksum at `offset` of `data`. `sum`: of pseudo-header and payload.
+/// `options` as for [`emit`]. `None` if there is no room.
+#[inline(always)]
+#[must_use]
+pub(crate) fn emit_with_sum(
+    data: &mut [u8],
+    offset: usize,
+    header: &Header,
+    options: &[u8],
+    sum: Sum,
+) -> Option<()> {
+    let bytes = data.get_mut(offset..)?;
+    let (field, rest) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+    let options_field = rest.get_mut(..options.len())?;
+    let mut header = header.bytes(options.len());
+    let sum = sum.add_bytes(&header).add_bytes(options);
+    put(&mut header, 16, sum.checksum());
+    *field = header;
+    options_field.copy_from_slice(options);
+    Some(())
+}
+
 /// Writes header, options and checksum at `offset` of `data`, in front of `payload_len` bytes that
 /// are there already, behind the room for the options. `options` are at most 40 bytes, a multiple
 /// of 4; `pseudo` makes the pseudo-header sum for a length. Returns the length of the whole

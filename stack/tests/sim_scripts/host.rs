@@ -6,12 +6,13 @@ use stack::ip::route::{Route, RouteTable};
 use stack::link::{AddressOwner, LinkState, LocalAddress, NeighborUpdate};
 use stack::sim::script::{Congestion, Errno, Setup, SocketOption, TcpHost, WOULD_BLOCK};
 use stack::socket::bind::{Bind, BindError};
-use stack::tcp::config::{Ecn, Keepalive, SynCookies, TcpConfig};
+use stack::tcp::config::{Ecn, SynCookies, TcpConfig};
 use stack::tcp::connection::Misuse;
 use stack::tcp::flow::AckDelay;
 use stack::tcp::listener::{CongestionKind, ListenOptions};
 use stack::tcp::manage::State;
 use stack::tcp::manage::states::CloseReason;
+use stack::tcp::socket_options::{SocketOption as Choice, SoftError};
 use stack::tcp::{ConnectError, TcpId, TcpListenerId};
 use stack::time::{Duration, Instant};
 use stack::{Config, Origin, Stack};
@@ -26,11 +27,25 @@ pub(crate) struct Host {
     now: Instant,
     out: Vec<Vec<u8>>,
     congestion: CongestionKind,
-    nodelay: bool,
+    /// What the script wants for every socket.
+    choices: Vec<Choice>,
+}
+
+/// An option of a script as the stack has it; none if it has no such thing for one socket.
+fn choice(option: SocketOption) -> Option<Choice> {
+    Some(match option {
+        SocketOption::NoDelay(on) => Choice::NoDelay(on),
+        SocketOption::KeepAlive(on) => Choice::KeepAlive(on),
+        SocketOption::UserTimeout(time) => Choice::UserTimeout(Some(time)),
+        SocketOption::Ttl(ttl) => Choice::HopLimit(Some(ttl)),
+        SocketOption::Tos(tos) => Choice::TrafficClass(tos),
+        SocketOption::Linger(time) => Choice::LingerZero(time == Duration::ZERO),
+        _ => return None,
+    })
 }
 
 /// What a script says of sockets, as far as it is a setting of the whole stack.
-fn configure(setup: &Setup) -> Result<(Config, CongestionKind, bool), String> {
+fn configure(setup: &Setup) -> Result<(Config, CongestionKind, Vec<Choice>), String> {
     let mut tcp = TcpConfig {
         connections: 16,
         connections_new_reno: 16,
@@ -49,29 +64,26 @@ fn configure(setup: &Setup) -> Result<(Config, CongestionKind, bool), String> {
         announce: false,
         ..Config::default()
     };
-    let (mut congestion, mut nodelay) = (CongestionKind::default(), false);
-    let mut keepalive = Keepalive {
-        idle: Duration::from_secs(7200),
-        interval: Duration::from_secs(75),
-        probes: 9,
-    };
+    let mut congestion = CongestionKind::default();
+    let mut choices = Vec::new();
+    let keepalive = &mut tcp.keepalive;
     for option in &setup.options {
+        if let Some(choice) = choice(*option) {
+            choices.push(choice);
+            continue;
+        }
         match *option {
-            SocketOption::NoDelay(on) => nodelay = on,
             SocketOption::SendBuffer(bytes) => tcp.send_buffer = bytes,
             SocketOption::ReceiveBuffer(bytes) => {
                 (tcp.receive_buffer, tcp.receive_buffer_max) = (bytes, bytes);
             }
             SocketOption::Congestion(Congestion::Cubic) => congestion = CongestionKind::Cubic,
             SocketOption::Congestion(Congestion::NewReno) => congestion = CongestionKind::NewReno,
-            SocketOption::KeepAlive(on) => tcp.keepalive = on.then_some(keepalive),
             SocketOption::KeepAliveIdle(idle) => keepalive.idle = idle,
             SocketOption::KeepAliveInterval(interval) => keepalive.interval = interval,
             SocketOption::KeepAliveCount(count) => {
                 keepalive.probes = u8::try_from(count).map_err(|error| error.to_string())?;
             }
-            SocketOption::UserTimeout(time) => tcp.user_timeout = time,
-            SocketOption::Ttl(ttl) => config.ttl = ttl,
             SocketOption::Ecn(on) => tcp.ecn = if on { Ecn::Offer } else { Ecn::Off },
             SocketOption::Sack(on) => tcp.sack = on,
             SocketOption::Timestamps(on) => tcp.timestamps = on,
@@ -83,14 +95,8 @@ fn configure(setup: &Setup) -> Result<(Config, CongestionKind, bool), String> {
                 let millis = u16::try_from(time.as_millis());
                 tcp.rto_min_ms = millis.map_err(|error| error.to_string())?;
             }
-            SocketOption::Tos(_)
-            | SocketOption::Mss(_)
-            | SocketOption::QuickAck(_)
-            | SocketOption::Linger(_) => return Err(format!("there is no {option:?} yet")),
+            _ => return Err(format!("there is no {option:?}")),
         }
-    }
-    if tcp.keepalive.is_some() {
-        tcp.keepalive = Some(keepalive);
     }
     for (name, value) in &setup.config {
         let nanos = u64::try_from(*value).map_err(|error| error.to_string())?;
@@ -107,12 +113,12 @@ fn configure(setup: &Setup) -> Result<(Config, CongestionKind, bool), String> {
         }
     }
     config.tcp = tcp;
-    Ok((config, congestion, nodelay))
+    Ok((config, congestion, choices))
 }
 
 impl Host {
     pub(crate) fn new(setup: &Setup) -> Result<Self, String> {
-        let (config, congestion, nodelay) = configure(setup)?;
+        let (config, congestion, choices) = configure(setup)?;
         let own = setup.addresses.destination;
         let prefix_len = if own.is_ipv4() { 24 } else { 64 };
         let default = match own {
@@ -142,7 +148,7 @@ impl Host {
             now: setup.start,
             out: Vec::new(),
             congestion,
-            nodelay,
+            choices,
         };
         host.stack.set_link(Box::new(link), setup.start);
         for &address in &setup.peers {
@@ -192,14 +198,19 @@ impl TcpHost for Host {
         let options = ListenOptions {
             backlog: backlog.unwrap_or(BACKLOG),
             congestion: self.congestion,
-            nodelay: self.nodelay,
+            nodelay: false,
         };
         let result = self.stack.tcp_listen(bind, options);
-        result.map_err(|error| match error {
+        let listener = result.map_err(|error| match error {
             BindError::AddressInUse => "EADDRINUSE",
             BindError::AddressInvalid | BindError::PortZero => "EINVAL",
             BindError::TooManySockets => "ENOBUFS",
-        })
+        })?;
+        for choice in &self.choices {
+            let set = self.stack.tcp_listener_set_option(listener, *choice);
+            set.map_err(misuse)?;
+        }
+        Ok(listener)
     }
 
     fn accept(&mut self, listener: TcpListenerId) -> Option<TcpId> {
@@ -216,18 +227,23 @@ impl TcpHost for Host {
         remote: SocketAddr,
         _: &[SocketOption],
     ) -> Result<TcpId, Errno> {
-        let (congestion, nodelay) = (self.congestion, self.nodelay);
+        let (congestion, now) = (self.congestion, self.now);
         let result = self
             .stack
-            .tcp_connect(local, remote, congestion, nodelay, self.now);
-        result.map_err(|error| match error {
+            .tcp_connect(local, remote, congestion, false, now);
+        let socket = result.map_err(|error| match error {
             ConnectError::FamilyMismatch => "EAFNOSUPPORT",
             ConnectError::Invalid => "EINVAL",
             ConnectError::AddressNotAvailable | ConnectError::NoPort => "EADDRNOTAVAIL",
             ConnectError::AddressInUse => "EADDRINUSE",
             ConnectError::Unreachable => "ENETUNREACH",
             ConnectError::TooManyConnections => "ENOBUFS",
-        })
+        })?;
+        for choice in &self.choices {
+            let set = self.stack.tcp_set_option(socket, *choice, now);
+            set.map_err(misuse)?;
+        }
+        Ok(socket)
     }
 
     fn write(&mut self, socket: TcpId, bytes: &[u8]) -> Result<usize, Errno> {
@@ -264,12 +280,22 @@ impl TcpHost for Host {
         self.stack.tcp_abort(socket, self.now);
     }
 
-    fn set(&mut self, _: TcpId, _: SocketOption) -> Result<(), Errno> {
-        Err("ENOPROTOOPT")
+    fn set(&mut self, socket: TcpId, option: SocketOption) -> Result<(), Errno> {
+        let choice = choice(option).ok_or("ENOPROTOOPT")?;
+        let set = self.stack.tcp_set_option(socket, choice, self.now);
+        set.map_err(misuse)
     }
 
-    fn take_error(&mut self, _: TcpId) -> Option<Errno> {
-        None
+    fn take_error(&mut self, socket: TcpId) -> Option<Errno> {
+        Some(match self.stack.tcp_take_error(socket)? {
+            SoftError::NetworkUnreachable => "ENETUNREACH",
+            SoftError::HostUnreachable => "EHOSTUNREACH",
+            SoftError::ProtocolUnreachable => "ENOPROTOOPT",
+            SoftError::PortUnreachable => "ECONNREFUSED",
+            SoftError::Prohibited => "EACCES",
+            SoftError::ParameterProblem => "EPROTO",
+            SoftError::Unanswered => "ETIMEDOUT",
+        })
     }
 
     fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<&'static str> {

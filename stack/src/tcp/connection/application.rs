@@ -1,39 +1,104 @@
 //! What the application does with a connection: reads, writes, closes, aborts.
 
+use super::super::config::TcpConfig;
 use super::super::congestion::CongestionControl;
 use super::super::manage::State;
 use super::super::manage::states::CloseReason;
 use super::super::pools::Pools;
 use super::super::seq::SeqNum;
+use super::super::socket_options::{IpFields, SocketOption, SocketOptions, SoftError, seconds};
 use super::{Connection, Context, Fate};
 use crate::ip::address::Ip;
+use crate::time::Duration;
 
 /// What the application has to do with the connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Application {
-    flags: u8,
+    flags: u16,
+    ip: IpFields,
+    /// [`SocketOption::UserTimeout`] in seconds; 0: that of the stack.
+    user_timeout_s: u16,
+    soft_error: Option<SoftError>,
 }
 
+const _: () = assert!(size_of::<Application>() <= 8);
+
 /// The application has closed its handle: nobody reads any more.
-const GONE: u8 = 1;
+const GONE: u16 = 1;
 /// Something happened that the application has not been told of.
-const NEWS: u8 = 1 << 1;
+const NEWS: u16 = 1 << 1;
 /// The application found no room to write: it wants to hear when there is.
-const WANTS_ROOM: u8 = 1 << 2;
+const WANTS_ROOM: u16 = 1 << 2;
 /// Small segments are not held back.
-const NODELAY: u8 = 1 << 3;
+const NODELAY: u16 = 1 << 3;
 /// A keep-alive probe is due.
-const KEEPALIVE: u8 = 1 << 4;
-/// The connection is in the table's transmit queue.
-const IN_TRANSMIT: u8 = 1 << 5;
-/// The connection is in the table's ready queue.
-const IN_READY: u8 = 1 << 6;
+const PROBE_DUE: u16 = 1 << 4;
+/// Silence is probed.
+const KEEPALIVE: u16 = 1 << 7;
+/// To close is to abort.
+const LINGER_ZERO: u16 = 1 << 8;
+/// Full-sized segments do not arrive while others might: the path is to be taken for narrower.
+const BLACK_HOLE: u16 = 1 << 9;
 
 impl Application {
-    pub(super) fn new(nodelay: bool) -> Self {
-        Self {
-            flags: if nodelay { NODELAY } else { 0 },
+    pub(super) fn new(options: SocketOptions) -> Self {
+        let SocketOptions {
+            nodelay,
+            keepalive,
+            linger_zero,
+            ip,
+            user_timeout_s,
+        } = options;
+        let mut it = Self {
+            flags: 0,
+            ip,
+            user_timeout_s,
+            soft_error: None,
+        };
+        it.set(NODELAY, nodelay);
+        it.set(KEEPALIVE, keepalive);
+        it.set(LINGER_ZERO, linger_zero);
+        it
+    }
+
+    const fn set(&mut self, flag: u16, on: bool) {
+        if on {
+            self.flags |= flag;
+        } else {
+            self.flags &= !flag;
         }
+    }
+
+    #[inline]
+    pub(super) const fn ip(self) -> IpFields {
+        self.ip
+    }
+
+    pub(super) const fn has_keepalive(self) -> bool {
+        self.flags & KEEPALIVE != 0
+    }
+
+    /// R2 of this connection.
+    pub(super) fn user_timeout(self, config: &TcpConfig) -> Duration {
+        match self.user_timeout_s {
+            0 => config.user_timeout,
+            seconds => Duration::from_secs(seconds.into()),
+        }
+    }
+
+    /// RFC 9293 §3.9.1.8 (MUST-47): the application hears that there is something to ask for.
+    pub(super) fn on_soft_error(&mut self, error: SoftError) {
+        self.soft_error = Some(error);
+        self.flags |= NEWS;
+    }
+
+    /// What was the last news of an open that failed.
+    pub(super) const fn soft_error(self) -> Option<SoftError> {
+        self.soft_error
+    }
+
+    pub(super) const fn on_black_hole(&mut self) {
+        self.flags |= BLACK_HOLE;
     }
 
     #[inline]
@@ -60,13 +125,30 @@ impl Application {
         }
     }
 
+    #[inline]
+    pub(super) const fn wants_keepalive(self) -> bool {
+        self.flags & PROBE_DUE != 0
+    }
+
+    /// Whether the path is to be taken for narrower.
+    #[inline]
+    pub(super) const fn has_black_hole(self) -> bool {
+        self.flags & BLACK_HOLE != 0
+    }
+
+    /// Whether there is something the application was not told of.
+    #[inline]
+    pub(super) const fn has_news(self) -> bool {
+        self.flags & NEWS != 0
+    }
+
     pub(super) fn want_keepalive(&mut self) {
-        self.flags |= KEEPALIVE;
+        self.flags |= PROBE_DUE;
     }
 
     pub(super) fn take_keepalive(&mut self) -> bool {
-        let wanted = self.flags & KEEPALIVE != 0;
-        self.flags &= !KEEPALIVE;
+        let wanted = self.flags & PROBE_DUE != 0;
+        self.flags &= !PROBE_DUE;
         wanted
     }
 }
@@ -93,36 +175,54 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         news
     }
 
-    /// Marks it as queued to transmit; whether it was not.
+    /// Whether the path is to be taken for narrower than it said; once.
     #[inline]
-    pub(crate) fn queue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
-        self.application.flags |= IN_TRANSMIT;
-        !queued
+    pub(crate) const fn take_black_hole(&mut self) -> bool {
+        let found = self.application.flags & BLACK_HOLE != 0;
+        self.application.flags &= !BLACK_HOLE;
+        found
     }
 
-    /// Takes the mark away; whether there was one.
-    #[inline]
-    pub(crate) fn unqueue_to_transmit(&mut self) -> bool {
-        let queued = self.application.flags & IN_TRANSMIT != 0;
-        self.application.flags &= !IN_TRANSMIT;
-        queued
-    }
-
-    /// Marks it as queued for the application if there is news; whether it is to be queued.
-    #[inline]
-    pub(crate) fn queue_ready(&mut self) -> bool {
-        let flags = self.application.flags;
-        if flags & (NEWS | IN_READY | GONE) != NEWS {
-            return false;
+    /// Takes a choice of the application.
+    pub fn set_option(&mut self, cx: &Context<'_>, option: SocketOption) {
+        match option {
+            SocketOption::NoDelay(on) => self.application.set(NODELAY, on),
+            SocketOption::LingerZero(on) => self.application.set(LINGER_ZERO, on),
+            SocketOption::KeepAlive(on) => {
+                self.application.set(KEEPALIVE, on);
+                if self.state.is_synchronized() {
+                    self.start_keepalive(cx);
+                }
+            }
+            SocketOption::TrafficClass(_) | SocketOption::HopLimit(_) => {
+                self.application.ip.set(option);
+            }
+            SocketOption::UserTimeout(time) => {
+                self.application.user_timeout_s = seconds(time);
+            }
         }
-        self.application.flags |= IN_READY;
-        true
     }
 
+    /// The last error that did not end the connection; once (`SO_ERROR`).
+    #[must_use]
+    pub const fn take_error(&mut self) -> Option<SoftError> {
+        self.application.soft_error.take()
+    }
+
+    /// Whether there is news for an application that still wants any.
     #[inline]
-    pub(crate) fn unqueue_ready(&mut self) {
-        self.application.flags &= !IN_READY;
+    pub(crate) const fn is_wanted(&self) -> bool {
+        self.application.flags & (NEWS | GONE) == NEWS
+    }
+
+    /// Whether its application wants room.
+    pub(crate) const fn wants_room(&self) -> bool {
+        self.application.flags & WANTS_ROOM != 0
+    }
+
+    /// There is memory again: news for whoever wants room.
+    pub(crate) fn on_memory(&mut self) {
+        self.application.on_room();
     }
 
     /// Bytes that can be read now.
@@ -142,6 +242,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Lets `read` look at the bytes that lie together at the front, until there are none or it takes
     /// fewer than there are. Returns how many it took.
+    #[inline]
     pub fn receive_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -175,7 +276,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let rtt_us = self.sender.rtt().srtt_us();
         let mss = self.our_mss();
-        self.receive_window.on_consumed(bytes, mss, rtt_us, cx.now);
+        let limit = cx.config.receive_buffer_max;
+        self.receive_window
+            .on_consumed(bytes, mss, rtt_us, limit, cx.now);
         if self.receive_window.update_due(&self.space(cx)) {
             self.acks.owe(cx.now);
         }
@@ -183,6 +286,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// Bytes that can be written now.
     #[must_use]
+    #[inline]
     pub fn writable(&self, cx: &Context<'_>) -> u32 {
         if !self.state.may_send() {
             return 0;
@@ -195,6 +299,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ///
     /// # Errors
     /// [`Misuse::NotWritable`], [`Misuse::WouldBlock`] if there is room for none.
+    #[inline]
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, Misuse> {
         if let State::Closed(closed) = self.state {
             return Err(Misuse::Ended(closed.reason));
@@ -223,6 +328,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline]
     pub fn echo(&mut self, cx: &mut Context<'_>) -> Result<usize, Misuse> {
         let mut total = 0;
         while self.receiver.readable() > 0 {
@@ -268,8 +374,9 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         if let State::Closed(closed) = self.state {
             return Fate::Closed(closed.reason);
         }
-        // RFC 9293 §3.6.1, RFC 2525 §2.17: data nobody reads is lost, and the peer has to know.
-        if self.receiver.readable() > 0 {
+        // RFC 9293 §3.6.1 (SHLD-3), RFC 2525 §2.17: data nobody reads is lost, and the peer has to know.
+        let lost = self.receiver.readable() > 0;
+        if lost || self.application.flags & LINGER_ZERO != 0 {
             return self.abort_with_reset(cx, CloseReason::Aborted);
         }
         match self.shutdown(cx) {
@@ -309,6 +416,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// Ends it: what was to be sent is given up, what can be read stays.
     pub(super) fn end(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Fate {
         self.sender.release(&mut cx.pools.send);
+        self.persist.stop();
         self.state = self.state.end(reason);
         self.application.on_data();
         Fate::Closed(reason)

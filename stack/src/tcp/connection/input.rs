@@ -31,6 +31,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     pub fn on_segment(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> Processed {
         match self.state {
             State::SynSent(state) => self.on_segment_in_syn_sent(cx, state, segment),
+            State::SynReceived(state) => self.on_segment_in_syn_received(cx, state, segment),
             State::Closed(_) => Err(DropReason::TcpClosed),
             _ => self.on_segment_synchronized(cx, segment),
         }
@@ -46,11 +47,21 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         // What nearly every segment is: an ACK with or without text at the place where we are.
         let plain = Flags::ACK.union(Flags::PSH);
         let expected = segment.seq == self.receiver.next() && flags.without(plain) == Flags::NONE;
-        if !(expected && flags.contains(Flags::ACK) && self.timestamps_are_new(cx, segment)) {
-            if let Some(fate) = self.examine(cx, segment)? {
-                return Ok(fate);
-            }
+        let plain = expected && flags.contains(Flags::ACK) && self.timestamps_are_new(cx, segment);
+        if !plain && let Some(fate) = self.examine(cx, segment)? {
+            return Ok(fate);
         }
+        self.on_acceptable(cx, segment)
+    }
+
+    /// From the acknowledgement on: everything before was in order.
+    #[inline]
+    pub(super) fn on_acceptable(
+        &mut self,
+        cx: &mut Context<'_>,
+        segment: &Segment<'_>,
+    ) -> Processed {
+        let flags = segment.flags;
         let fate = self.on_ack(cx, segment)?;
         if fate != Fate::Alive {
             return Ok(fate);
@@ -81,7 +92,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// Everything that can be wrong with a segment, in the order of RFC 9293 §3.10.7.4. Returns what
     /// becomes of the connection if that ends it.
     #[cold]
-    fn examine(
+    pub(super) fn examine(
         &mut self,
         cx: &mut Context<'_>,
         segment: &Segment<'_>,
@@ -134,13 +145,6 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         // Fifth: without an ACK there is nothing to do.
         if !flags.contains(Flags::ACK) {
             return Err(DropReason::TcpNoAck);
-        }
-        if let State::SynReceived(state) = self.state {
-            // SND.UNA < SEG.ACK ≤ SND.NXT: our SYN is acknowledged.
-            if segment.ack != state.iss + 1 {
-                return Err(DropReason::TcpAckUnacceptable);
-            }
-            self.establish(cx, state.established());
         }
         Ok(None)
     }
@@ -231,7 +235,6 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         self.persist.on_ack();
         self.timer.on_peer_alive(cx.now);
         if acked.bytes > 0 || acked.fin {
-            self.timer.on_progress(cx.now);
             self.application.on_room();
         }
         if acked.fin {
@@ -269,6 +272,11 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         let len = payload_len(segment);
         let trimmed = space.trim(segment.seq, len);
         let fin = segment.flags.contains(Flags::FIN) && trimmed.cut == 0;
+        if trimmed.cut > 0 {
+            // RFC 9293 §3.8.6.1, §3.10.7.4: the peer hears at once where the window ends, as it asks by a
+            // probe of a closed one.
+            self.acks.owe(cx.now);
+        }
         self.take_text(cx, segment, len - trimmed.cut, fin)
     }
 
@@ -296,8 +304,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
                 };
                 if bytes > 0 {
                     self.application.on_data();
+                    // RFC 9293 §3.8.6.3 (SHLD-19) counts segments: what waited behind a gap came in
+                    // others, and must not make this one look like a larger one than there is.
                     self.acks
-                        .on_data(bytes, arrival, cx.config.ack_delay, cx.now);
+                        .on_data(bytes.min(len), arrival, cx.config.ack_delay, cx.now);
                 }
                 if finished {
                     return Ok(self.on_fin(cx));

@@ -8,8 +8,10 @@ use super::super::flow::receive_window::syn_field;
 use super::super::flow::{Probe, Space, Unsent, Verdict};
 use super::super::manage::State;
 use super::super::options::{OptionsOut, Timestamps};
+use super::super::pools::Pools;
 use super::super::segment::{Ecn, Flags, Header};
 use super::super::seq::SeqNum;
+use super::super::socket_options::IpFields;
 use super::super::tuple::Tuple;
 use super::{Connection, Context};
 use crate::counters::Event;
@@ -28,6 +30,8 @@ pub struct Outgoing<I: Ip> {
     pub payload_len: usize,
     /// What the IP header says of congestion.
     pub ecn: Ecn,
+    /// What else the application wants there.
+    pub ip: IpFields,
 }
 
 /// Where segments go.
@@ -160,10 +164,17 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// How full our receive buffer is.
     #[inline]
     pub(super) fn space(&self, cx: &Context<'_>) -> Space {
-        let chunks = cx.pools.receive.free_chunks();
+        self.space_in(cx.pools)
+    }
+
+    /// The same, without a context.
+    #[inline]
+    pub(super) fn space_in(&self, pools: &Pools) -> Space {
+        let chunks = pools.receive.free_chunks();
         Space {
             next: self.receiver.next(),
             buffered: self.receiver.readable(),
+            #[expect(clippy::cast_possible_truncation, reason = "2048")]
             memory: chunks.saturating_mul(CHUNK_BYTES as u32),
             mss: self.our_mss(),
         }
@@ -182,7 +193,8 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         if plan.push {
             flags = flags.union(Flags::PSH);
         }
-        if plan.cwr {
+        // RFC 3168 §6.1.2: only where ECN was agreed upon; the window falls for other reasons as well.
+        if plan.cwr && self.options.ecn {
             flags = flags.union(Flags::CWR);
         }
         let fresh = !plan.retransmission && plan.len > 0 && !plan.is_window_probe();
@@ -198,6 +210,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             } else {
                 Ecn::NotEct
             },
+            ip: self.application.ip(),
         };
         let (sender, pools) = (&mut self.sender, &mut *cx.pools);
         out.emit(&segment, |room| {
@@ -232,6 +245,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             options: self.options_out(cx),
             payload_len: 0,
             ecn: Ecn::NotEct,
+            ip: self.application.ip(),
         };
         out.emit(&segment, |_| {})?;
         self.after_ack(segment.header.ack, false);
@@ -241,7 +255,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
 
     /// A segment with an acknowledgement has left.
     #[inline]
-    fn after_ack(&mut self, ack: SeqNum, with_data: bool) {
+    pub(super) fn after_ack(&mut self, ack: SeqNum, with_data: bool) {
         self.options.last_ack_sent = ack;
         self.acks.on_ack_sent(with_data);
     }
@@ -288,6 +302,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     ) -> Result<(), Blocked> {
         if !self.acks.is_due(cx.now) {
             return Ok(());
+        }
+        if !self.timer.is_syn_due() {
+            // RFC 9293 §3.10.7.4, first: `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
+            return self.emit_ack(cx, out, self.sender.nxt());
         }
         let config = cx.config;
         let (iss, retransmissions, flags) = match self.state {
@@ -346,6 +364,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
             options,
             payload_len: 0,
             ecn: Ecn::NotEct,
+            ip: self.application.ip(),
         };
         out.emit(&segment, |_| {})?;
         self.timer.on_syn_sent(retransmissions, cx.now);

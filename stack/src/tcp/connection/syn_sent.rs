@@ -1,4 +1,4 @@
-//! A segment arrived while only our SYN is under way: RFC 9293 §3.10.7.3.
+//! A segment arrived while our SYN is not acknowledged: RFC 9293 §3.10.7.3, and §3.10.7.4 in SYN-RECEIVED.
 
 use super::super::config::Ecn;
 use super::super::congestion::CongestionControl;
@@ -7,7 +7,7 @@ use super::super::deliver::receive::Receiver;
 use super::super::flow::{ReceiveWindow, SendWindow};
 use super::super::listener::agree;
 use super::super::manage::State;
-use super::super::manage::states::{CloseReason, SynSent};
+use super::super::manage::states::{CloseReason, SynReceived, SynSent};
 use super::super::segment::{Flags, Segment};
 use super::input::Processed;
 use super::{Connection, Context, Fate};
@@ -52,6 +52,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         } else {
             // Both open at once (RFC 9293 §3.5, figure 7; MUST-10).
             self.state = State::SynReceived(state.syn());
+            self.timer.on_syn_due();
         }
         // RFC 9293 §3.10.7.3: the ACK of the SYN,ACK, or our SYN,ACK, goes out at once.
         self.acks.owe(cx.now);
@@ -93,11 +94,43 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     /// Our SYN is acknowledged and the peer's is known.
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, state: State) {
         cx.events.count(Event::TcpEstablished);
-        self.timer.on_established(cx.config, cx.now);
+        self.timer.on_established(cx.now);
+        self.start_keepalive(cx);
         self.application.on_data();
         if matches!(state, State::FinWait1(_)) {
             self.sender.close();
         }
         self.enter(cx, state);
+    }
+
+    /// RFC 9293 §3.10.7.4 in SYN-RECEIVED of a simultaneous open.
+    #[cold]
+    pub(super) fn on_segment_in_syn_received(
+        &mut self,
+        cx: &mut Context<'_>,
+        state: SynReceived,
+        segment: &Segment<'_>,
+    ) -> Processed {
+        let syn_ack = Flags::SYN.union(Flags::ACK);
+        let kind = segment.flags.intersection(syn_ack.union(Flags::RST));
+        // §3.5, figure 7, line 6: the peer's SYN once more, now with the ACK of ours.
+        if kind == syn_ack
+            && segment.seq + 1 == self.receiver.next()
+            && segment.ack == state.iss + 1
+        {
+            self.establish(cx, state.established());
+            self.timer.on_peer_alive(cx.now);
+            self.acks.owe(cx.now);
+            return Ok(Fate::Alive);
+        }
+        if let Some(fate) = self.examine(cx, segment)? {
+            return Ok(fate);
+        }
+        // Fifth: SND.UNA < SEG.ACK ≤ SND.NXT: our SYN is acknowledged, or the segment is answered by RST.
+        if segment.ack != state.iss + 1 {
+            return Err(DropReason::TcpAckUnacceptable);
+        }
+        self.establish(cx, state.established());
+        self.on_acceptable(cx, segment)
     }
 }

@@ -1,6 +1,5 @@
 //! What one ACK tells: which segments arrived, and what the SACK option says.
 
-use super::interface::AckInput;
 use super::rack::Rack;
 use super::records::Record;
 use super::rtt::{Rtt, us_between};
@@ -27,11 +26,11 @@ pub(super) struct Arrivals<'a> {
 
 impl<'a> Arrivals<'a> {
     #[inline]
-    pub(super) fn new(rack: &'a mut Rack, rtt: &Rtt, input: &AckInput<'_>) -> Self {
+    pub(super) fn new(rack: &'a mut Rack, rtt: &Rtt, now: Instant) -> Self {
         Self {
             rack,
             min_us: rtt.min_us(),
-            now: input.now,
+            now,
             echo_age_us: 0,
             gaps: false,
             point: None,

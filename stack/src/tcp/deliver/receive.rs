@@ -295,6 +295,25 @@ impl Receiver {
         }
     }
 
+    /// Whether nothing came out of order and no FIN: what is next goes straight into the queue.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.special
+    }
+
+    /// [`receive`](Self::receive) of the next bytes, without FIN, which fit into a chunk, where
+    /// [`is_plain`](Self::is_plain) holds and a chunk is free: all of them are kept. Returns how many.
+    #[inline]
+    pub fn receive_plain(&mut self, pools: &mut ReceivePools, payload: &[u8]) -> u32 {
+        debug_assert!(self.is_plain(), "misuse: not plain");
+        let kept = self.queue.push_back(&mut pools.chunks, payload);
+        debug_assert_eq!(kept, payload.len(), "invariant: there is a chunk for them");
+        let kept = len32(kept);
+        self.next += kept;
+        kept
+    }
+
     /// Whether an acknowledgement has something to say by SACK.
     #[inline]
     #[must_use]

@@ -64,7 +64,7 @@ impl<C: CongestionControl> Sender<C> {
         };
 
         // What arrived: the lowest first.
-        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, input);
+        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, now);
         arrivals.gaps = true;
         arrivals.point = Some(self.point);
         if let Some(echo) = ts_echo {
@@ -162,7 +162,9 @@ impl<C: CongestionControl> Sender<C> {
         if newly_lost && matches!(self.state, CaState::Open | CaState::Cwr) {
             self.enter_recovery(outstanding, now);
         }
-        if ece && self.state == CaState::Open && self.una != self.nxt {
+        // RFC 3168 §6.1.2: once in a window. The mark was on something of this one if the ACK is of
+        // something new, or anything is still under way.
+        if ece && self.state == CaState::Open && (advanced || self.una != self.nxt) {
             self.enter_cwr(now);
         }
         if self.state == CaState::Recovery {
@@ -404,10 +406,13 @@ impl<C: CongestionControl> Sender<C> {
             },
             now,
         );
-        self.point = self.nxt;
         self.undo.forget();
-        self.set_state(CaState::Cwr);
         self.flags.insert(Flags::CWR_DUE);
+        // With nothing under way the window that had the mark is over already.
+        if self.una != self.nxt {
+            self.point = self.nxt;
+            self.set_state(CaState::Cwr);
+        }
     }
 
     /// Everything that was outstanding when it began is acknowledged.

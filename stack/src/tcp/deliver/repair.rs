@@ -150,6 +150,16 @@ impl<C: CongestionControl> Sender<C> {
         }
     }
 
+    /// Length of the oldest segment outstanding, in bytes, FIN included; of what has no records all that
+    /// is outstanding. 0 if nothing is.
+    #[must_use]
+    pub fn first_len(&self, pools: &SendPools) -> u32 {
+        match self.board.first() {
+            NONE => self.unacked(),
+            first => pools.records.get(first).len(),
+        }
+    }
+
     /// Segments carry at most `mss` bytes from now on, because the path takes no longer packets:
     /// those under way that are longer are lost, and sent again at once in pieces. The window stays
     /// as it is: that says nothing about congestion (RFC 1191 §6.5, RFC 8201 §5.4).

@@ -82,7 +82,7 @@ impl Rtt {
     }
 
     /// A round trip was measured, which took `sample_us`.
-    #[inline]
+    #[inline(always)]
     pub fn sample(&mut self, sample_us: u32) {
         let sample = sample_us.clamp(1, SAMPLE_MAX_US);
         if self.srtt_8 == 0 {

@@ -484,7 +484,7 @@ impl<C: CongestionControl> Sender<C> {
                 let sent = first.sent;
                 self.on_ack_of_only(pools, bytes, sent, input.now);
             } else {
-                self.on_ack_in_order(pools, input, bytes, unacked);
+                self.on_ack_in_order(pools, ack, bytes, unacked, input.now);
             }
             return Acked {
                 kind: Acknowledged::New,
@@ -493,12 +493,144 @@ impl<C: CongestionControl> Sender<C> {
                 undone: false,
             };
         }
+        // The last ACK of a connection: the one segment outstanding has FIN, with or without data.
+        if bytes == unacked
+            && self.is_only_fin_peculiar()
+            && input.sack.is_none()
+            && !input.ece
+            && self.board.first() != NONE
+            && bytes != 0
+        {
+            let first = pools.records.get(self.board.first());
+            if first.end == ack && first.seq == self.una && !first.retransmitted {
+                let sent = first.sent;
+                self.on_ack_of_only(pools, bytes, sent, input.now);
+                self.flags.remove(Flags::FIN_SENT);
+                self.flags.insert(Flags::FIN_ACKED);
+                return Acked {
+                    kind: Acknowledged::New,
+                    bytes: bytes - 1,
+                    fin: true,
+                    undone: false,
+                };
+            }
+        }
+        // The ACK of a handshake, and requests in a row: nothing is outstanding, so it tells nothing.
+        if bytes | unacked == 0
+            && !self.flags.has(Flags::LONG_WAY)
+            && input.sack.is_none()
+            && !input.ece
+        {
+            return Acked {
+                kind: Acknowledged::Current,
+                bytes: 0,
+                fin: false,
+                undone: false,
+            };
+        }
         self.on_ack_long_way(pools, input)
+    }
+
+    /// [`on_ack`](Self::on_ack) of a segment without SACK, window update or ECE, if it is in order:
+    /// returns how many bytes it acknowledges. `None`: it is not, and nothing was changed.
+    #[inline(always)]
+    pub fn on_plain_ack(
+        &mut self,
+        pools: &mut SendPools,
+        ack: SeqNum,
+        has_data: bool,
+        now: Instant,
+    ) -> Option<u32> {
+        let unacked = self.unacked();
+        let bytes = ack.offset_from(self.una);
+        if bytes == 0 {
+            // With data it is no duplicate, and with SACK nothing else can be learnt from it.
+            let idle = unacked == 0 && !self.flags.has(Flags::LONG_WAY);
+            return (has_data && idle).then_some(0);
+        }
+        if bytes > unacked
+            || self.board.in_flight() != unacked
+            || self.flags.has(Flags::LONG_WAY)
+            || self.board.first() == NONE
+        {
+            return None;
+        }
+        let first = pools.records.get(self.board.first());
+        if first.end == ack && ack == self.nxt && !first.retransmitted {
+            let sent = first.sent;
+            self.on_ack_of_only(pools, bytes, sent, now);
+        } else {
+            self.on_ack_in_order(pools, ack, bytes, unacked, now);
+        }
+        Some(bytes)
+    }
+
+    /// Whether a FIN under way is all that is out of the ordinary.
+    #[inline]
+    fn is_only_fin_peculiar(&self) -> bool {
+        let Flags(flags) = self.flags;
+        flags & Flags::LONG_WAY.0 == Flags::FIN_SENT.0 && self.board.in_flight() == self.unacked()
+    }
+
+    /// Whether new data is all that may be to be sent: nothing to repair, no FIN, nothing to tell of
+    /// congestion.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        const PECULIAR: Flags = Flags::LONG_WAY.and(Flags::CLOSED).and(Flags::CWR_DUE);
+        !self.flags.has(PECULIAR) && self.board.lost() == 0 && self.timer != Timer::Reordering
+    }
+
+    /// Whether cwnd allows `len` bytes of new data, and there is a record for them, where
+    /// [`is_plain`](Self::is_plain) holds.
+    #[inline]
+    #[must_use]
+    pub fn may_send_plain(&self, pools: &SendPools, len: u32) -> bool {
+        let in_flight = self.board.in_flight();
+        pools.records.has_room()
+            && !self.board.bare()
+            && (in_flight == 0 || in_flight + len <= self.cc.cwnd())
+    }
+
+    /// Something is going to be sent, with nothing in flight.
+    #[inline]
+    pub fn resume(&mut self, now: Instant) {
+        // RFC 5681 §4.1: an RTO after the last ACK the ACK clock has stopped.
+        if now > self.rto_at {
+            self.cc.after_idle(now);
+        }
+    }
+
+    /// Copies the next new data to `out`.
+    #[inline]
+    pub fn copy_next(&mut self, pools: &SendPools, out: &mut [u8]) {
+        let offset = self.unacked();
+        // The usual case of a response: it is all there is, at the front.
+        if offset == 0
+            && let Some(piece) = self.queue.front(&pools.chunks).get(..out.len())
+        {
+            return out.copy_from_slice(piece);
+        }
+        self.queue
+            .copy_out(&pools.chunks, &mut self.cursor, offset, out);
+    }
+
+    /// `len` bytes of new data were sent, as [`may_send_plain`](Self::may_send_plain) allowed.
+    #[inline(always)]
+    pub fn on_plain_sent(&mut self, pools: &mut SendPools, len: u32, now: Instant) {
+        if self.nxt == self.una {
+            // RFC 6298 §5.1.
+            self.rto_at = later(now, self.rtt.rto_us());
+        }
+        let end = self.nxt + len;
+        self.board.push(&mut pools.records, self.nxt, end, now);
+        self.nxt = end;
+        self.arm(now);
     }
 
     /// The usual case of a request and its response: one segment was outstanding, sent once at
     /// `sent`, and it is acknowledged.
-    #[inline]
+    #[inline(always)]
     fn on_ack_of_only(&mut self, pools: &mut SendPools, bytes: u32, sent: Instant, now: Instant) {
         self.board.acknowledge_only(&mut pools.records);
         self.una = self.nxt;
@@ -519,12 +651,12 @@ impl<C: CongestionControl> Sender<C> {
     fn on_ack_in_order(
         &mut self,
         pools: &mut SendPools,
-        input: &AckInput<'_>,
+        ack: SeqNum,
         bytes: u32,
         in_flight: u32,
+        now: Instant,
     ) {
-        let AckInput { ack, now, .. } = *input;
-        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, input);
+        let mut arrivals = Arrivals::new(&mut self.rack, &self.rtt, now);
         self.board
             .acknowledge(&mut pools.records, ack, &mut arrivals);
         let (oldest, newest) = (arrivals.oldest(), arrivals.newest());
@@ -576,7 +708,7 @@ impl<C: CongestionControl> Sender<C> {
     }
 
     /// New data was acknowledged: the window may grow.
-    #[inline]
+    #[inline(always)]
     pub(super) fn tell_congestion(
         &mut self,
         bytes_acked: u32,

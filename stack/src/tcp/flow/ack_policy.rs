@@ -97,7 +97,7 @@ pub struct AckPolicy {
 }
 
 /// Later than any time: no ACK is owed.
-const NOT_OWED: Instant = Instant::from_nanos(u64::MAX);
+const NOT_OWED: Instant = Instant::NEVER;
 
 impl AckPolicy {
     /// For a connection that has just been established.
@@ -114,7 +114,7 @@ impl AckPolicy {
     }
 
     /// A segment with `len` bytes of data arrived. The answer holds until the next call.
-    #[inline]
+    #[inline(always)]
     pub fn on_data(&mut self, len: u32, arrival: Arrival, delay: AckDelay, now: Instant) -> AckDue {
         let len = u16::try_from(len).unwrap_or(u16::MAX);
         self.full_segment = self.full_segment.max(len);

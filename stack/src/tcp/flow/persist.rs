@@ -105,6 +105,13 @@ impl Persist {
         self.state == State::ZeroWindow
     }
 
+    /// Whether it runs, for whatever reason.
+    #[inline]
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.state != State::Stopped
+    }
+
     /// When it expires, if it runs.
     #[inline]
     #[must_use]

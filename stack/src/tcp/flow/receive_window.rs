@@ -28,14 +28,14 @@ const RTT_UNKNOWN_US: u32 = 100_000;
 const HEADROOM_SEGMENTS: u32 = 16;
 
 /// Our window: RCV.WND, and how large RCV.BUFF may become.
+// Packed: nothing of a connection, of which there are very many, is padding.
 #[derive(Clone, Debug)]
+#[repr(Rust, packed)]
 pub struct ReceiveWindow {
     /// The first sequence number nothing was promised for: the right edge, RCV.NXT + RCV.WND.
     edge: SeqNum,
     /// RCV.BUFF: bytes that may wait to be read.
     capacity: u32,
-    /// What `capacity` may grow to.
-    limit: u32,
     /// Bytes the application has read in this round trip.
     consumed: u32,
     /// The most it read in one round trip before.
@@ -82,7 +82,6 @@ impl ReceiveWindow {
         Self {
             edge: next + u32::from(syn_field(capacity)),
             capacity,
-            limit,
             consumed: 0,
             // What is read before there was a first full round of `capacity` / 2 is no reason to
             // grow.
@@ -126,7 +125,12 @@ impl ReceiveWindow {
     #[inline]
     pub fn advertise(&mut self, space: &Space) -> u16 {
         let current = self.window(space.next);
-        let window = self.next_window(space, current);
+        // Most of the time the edge could not move far enough if the whole buffer were free.
+        let window = if self.capacity < current.saturating_add(self.worth(space)) {
+            current
+        } else {
+            self.next_window(space, current)
+        };
         let field = if window > current {
             window >> self.scale
         } else {
@@ -166,12 +170,18 @@ impl ReceiveWindow {
         let open = free >> self.scale << self.scale;
         // "RCV.BUFF - RCV.USER - RCV.WND >= min( Fr * RCV.BUFF, Eff.snd.MSS )", Fr = 1/2. A
         // window that cannot grow by a unit of the field's does not.
-        let worth = (self.capacity / 2).min(u32::from(space.mss)).max(1);
-        if open >= current.saturating_add(worth) {
+        if open >= current.saturating_add(self.worth(space)) {
             open
         } else {
             current
         }
+    }
+
+    /// By how many bytes the window has to grow for it to be told: see
+    /// [`next_window`](Self::next_window).
+    #[inline]
+    fn worth(&self, space: &Space) -> u32 {
+        (self.capacity / 2).min(u32::from(space.mss)).max(1)
     }
 
     /// The field for a right edge that stays where it is.
@@ -188,24 +198,25 @@ impl ReceiveWindow {
     }
 
     /// The application has read `bytes`. `rtt_us`: a round-trip time in microseconds, 0 if none is
-    /// known; `mss`: bytes of data in a full segment. Once a round trip this may enlarge the
-    /// capacity.
+    /// known; `mss`: bytes of data in a full segment; `limit`: as for [`new`](Self::new). Once a round
+    /// trip this may enlarge the capacity.
     #[inline]
-    pub fn on_consumed(&mut self, bytes: u32, mss: u16, rtt_us: u32, now: Instant) {
+    pub fn on_consumed(&mut self, bytes: u32, mss: u16, rtt_us: u32, limit: u32, now: Instant) {
         self.consumed = self.consumed.saturating_add(bytes);
         let rtt_us = if rtt_us == 0 { RTT_UNKNOWN_US } else { rtt_us };
         // 1/1.024 is 1 - 1/64 - 1/128.
         let round = rtt_us - rtt_us / 64 - rtt_us / 128;
         let now = ticks(now);
         if now.wrapping_sub(self.round_start) >= round {
-            self.end_round(mss);
+            self.end_round(mss, limit.min(WINDOW_MAX));
             self.round_start = now;
         }
     }
 
     /// A round trip is over: was it more than any before?
-    fn end_round(&mut self, mss: u16) {
-        let consumed = core::mem::take(&mut self.consumed);
+    fn end_round(&mut self, mss: u16, limit: u32) {
+        let consumed = self.consumed;
+        self.consumed = 0;
         if consumed <= self.consumed_max {
             return;
         }
@@ -216,7 +227,7 @@ impl ReceiveWindow {
             .saturating_mul(if growing { 4 } else { 2 })
             .saturating_add(HEADROOM_SEGMENTS * u32::from(mss));
         self.consumed_max = consumed;
-        self.capacity = self.capacity.max(wanted.min(self.limit));
+        self.capacity = self.capacity.max(wanted.min(limit));
     }
 }
 
@@ -243,7 +254,7 @@ const fn ticks(now: Instant) -> u32 {
     (now.as_nanos() >> 10) as u32
 }
 
-const _: () = assert!(size_of::<ReceiveWindow>() <= 28);
+const _: () = assert!(size_of::<ReceiveWindow>() <= 24);
 
 #[cfg(test)]
 mod tests {
@@ -425,27 +436,27 @@ mod tests {
         // 10 000 bytes a round trip: 64 KiB are enough.
         for _ in 0..100 {
             now = now + STEP;
-            w.on_consumed(10_000, MSS, RTT_US, now);
+            w.on_consumed(10_000, MSS, RTT_US, 4 << 20, now);
         }
         assert_eq!(w.capacity(), 64 << 10);
         // 60 000: twice that, and growing fast at first.
         now = now + STEP;
-        w.on_consumed(60_000, MSS, RTT_US, now);
+        w.on_consumed(60_000, MSS, RTT_US, 4 << 20, now);
         assert_eq!(w.capacity(), 4 * 60_000 + 16_000);
         // Many small reads in a round count together; a little more is doubled only.
         for _ in 0..7 {
-            w.on_consumed(10_000, MSS, RTT_US, now);
+            w.on_consumed(10_000, MSS, RTT_US, 4 << 20, now);
         }
         assert_eq!(w.capacity(), 4 * 60_000 + 16_000, "the round is not over");
         now = now + STEP;
-        w.on_consumed(60_000, MSS, RTT_US, now);
+        w.on_consumed(60_000, MSS, RTT_US, 4 << 20, now);
         assert_eq!(w.capacity(), 4 * 130_000 + 16_000);
         now = now + STEP;
-        w.on_consumed(180_000, MSS, RTT_US, now);
+        w.on_consumed(180_000, MSS, RTT_US, 4 << 20, now);
         assert_eq!(w.capacity(), 4 * 130_000 + 16_000, "2 * 180 000 is less");
         // Up to the limit, whatever is read.
         now = now + STEP;
-        w.on_consumed(u32::MAX, MSS, RTT_US, now);
+        w.on_consumed(u32::MAX, MSS, RTT_US, 4 << 20, now);
         assert_eq!(w.capacity(), 4 << 20);
     }
 
@@ -460,6 +471,7 @@ mod tests {
                     5000,
                     MSS,
                     rtt_us,
+                    1 << 20,
                     Instant::ZERO + Duration::from_micros(us.into()),
                 );
                 w.capacity() > 1000

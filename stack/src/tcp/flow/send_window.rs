@@ -20,7 +20,9 @@ use crate::time::Duration;
 pub const OVERRIDE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The peer's window: SND.WND, SND.WL1, SND.WL2 (RFC 9293 §3.3.1).
+// Packed: nothing of a connection, of which there are very many, is padding.
 #[derive(Clone, Debug)]
+#[repr(Rust, packed)]
 pub struct SendWindow {
     /// The first sequence number the peer does not want.
     edge: SeqNum,
@@ -111,10 +113,11 @@ impl SendWindow {
 
     /// Takes the window of a segment without SYN whose ACK is acceptable
     /// (SND.UNA =< SEG.ACK =< SND.NXT). `field`: as in the header.
-    #[inline]
+    #[inline(always)]
     pub fn update(&mut self, seq: SeqNum, ack: SeqNum, field: u16) -> WindowUpdate {
         // RFC 9293 §3.10.7.4, fifth, ESTABLISHED: an old segment must not change the window.
-        if !(self.wl1.before(seq) || self.wl1 == seq && self.wl2.at_or_before(ack)) {
+        let Self { wl1, wl2, .. } = *self;
+        if !(wl1.before(seq) || wl1 == seq && wl2.at_or_before(ack)) {
             return WindowUpdate::Stale;
         }
         // MUST-1: unsigned; REC-1: 32 bits.

@@ -3,7 +3,9 @@
 use crate::tcp::seq::SeqNum;
 
 /// SYN-SENT: our SYN is under way.
+// Packed: without alignment of its own the state fits between other fields of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub struct SynSent {
     /// Our initial sequence number, that of the SYN.
     pub iss: SeqNum,
@@ -13,7 +15,9 @@ pub struct SynSent {
 
 /// SYN-RECEIVED: both sides sent a SYN at once (RFC 9293 §3.5, figure 7). Passive opens wait in the
 /// listener.
+// Packed: without alignment of its own the state fits between other fields of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub struct SynReceived {
     /// Our initial sequence number, that of the SYN.
     pub iss: SeqNum,
@@ -371,7 +375,7 @@ mod tests {
             retransmissions: 2,
         };
         let received = sent.syn();
-        assert_eq!(received.iss, ISS);
+        assert_eq!({ received.iss }, ISS);
         assert_eq!(received.established(), State::Established(Established));
         let state = State::SynReceived(received).on_close().unwrap();
         let State::SynReceived(received) = state else {

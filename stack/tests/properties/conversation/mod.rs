@@ -89,11 +89,12 @@ fn tcp_config(settings: &mut Choices<'_>) -> TcpConfig {
         syn_retries: 3,
         syn_ack_retries: 2,
         user_timeout: Duration::from_secs(30),
-        keepalive: (options & 1 != 0).then_some(Keepalive {
+        keepalive: Keepalive {
+            always: options & 1 != 0,
             idle: Duration::from_secs(20),
             interval: Duration::from_secs(2),
             probes: 3,
-        }),
+        },
         time_wait_period: Duration::from_secs(20),
         fin_wait_2: Duration::from_secs(15),
         syn_cookies: match options >> 1 & 3 {
@@ -301,7 +302,7 @@ impl World {
     }
 
     /// An application gets a handle.
-    fn keep(&mut self, id: TcpId) {
+    pub fn keep(&mut self, id: TcpId) {
         if self.handles.len() == HANDLES_MAX {
             self.stack.tcp_abort(id, self.now);
         } else {

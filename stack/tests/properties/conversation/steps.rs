@@ -5,7 +5,9 @@ use super::lead::State;
 use super::peer::{Bytes, Oddity, Peer, Segment};
 use super::{PEERS, World};
 use stack::sim::packet::flag::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG};
+use stack::tcp::listener::CongestionKind;
 use stack::time::Duration;
+use std::net::SocketAddr;
 
 /// Steps of one program, at most: a fuzzer that finds out that more is more goes on for ever.
 const STEPS_MAX: usize = 400;
@@ -46,6 +48,7 @@ impl World {
             235..=239 => self.icmp(index, choices),
             240..=243 => self.burst(index, choices),
             244..=246 => self.flip(index, choices),
+            247 if index == 0 => self.come_and_go(choices),
             247 => self.lazy = !self.lazy,
             248 => {
                 self.starve(true);
@@ -188,6 +191,29 @@ impl World {
             _ => {
                 let how = choices.byte();
                 return self.connect(choices.below(PEERS), how);
+            }
+        }
+        self.turn();
+    }
+
+    /// An application opens connections and gives them up before the stack has its turn.
+    fn come_and_go(&mut self, choices: &mut Choices<'_>) {
+        let (count, how) = (choices.byte(), choices.byte());
+        let index = choices.below(PEERS);
+        for number in 0..count {
+            let (_, mut remote) = self.ends(index);
+            remote.set_port(20_000 + u16::from(number));
+            let local = SocketAddr::new(self.ends(index).0.ip(), 0);
+            let congestion = CongestionKind::Cubic;
+            let now = self.now;
+            let id = self.stack.tcp_connect(local, remote, congestion, true, now);
+            let Ok(id) = id else {
+                continue;
+            };
+            if number & how == 0 {
+                self.keep(id);
+            } else {
+                self.stack.tcp_abort(id, now);
             }
         }
         self.turn();
