@@ -19,12 +19,12 @@ impl Report {
     pub fn to_html(&self) -> String {
         let mut plots = Vec::new();
         if !self.latency_counts.is_empty() {
-            let name = "request to reply".to_owned();
+            let name = "replies".to_owned();
             let mut series = vec![(name, self.latency_counts.as_slice())];
             if let Some(tcp) = &self.tcp
                 && !tcp.handshake_counts.is_empty()
             {
-                series.push(("handshake".to_owned(), tcp.handshake_counts.as_slice()));
+                series.push(("handshakes".to_owned(), tcp.handshake_counts.as_slice()));
             }
             plots.push(percentiles("Latency by percentile", &series));
         }

@@ -37,8 +37,9 @@ const RETRY_NS: u64 = 1_000_000;
 /// Sleep of a thread that only receives for others any more: short beside any timeout.
 const COURTESY_NS: u64 = 200_000;
 
-/// Turns that are made at the end, to get FINs and RSTs out through a ring that is full.
-const LAST_TURNS: usize = 64;
+/// Longest wait for peers to close what we have closed: a few round trips. What is left behind would be in
+/// the way of the next run that begins with the same ports.
+const CLOSING_NS_MAX: u64 = 300_000_000;
 
 /// A frame on its way to the thread whose connection it is of, and the way.
 pub(super) type Stray = Box<[u8]>;
@@ -70,7 +71,8 @@ pub struct XdpTransport {
     batch: Batch,
     target: SocketAddr,
     neighbor: (IpAddr, MacAddr),
-    /// Local ends that connections may have, and the next to be tried.
+    /// Local ends that connections may have, and the next to be tried; the first is any of them, so that one run
+    /// does not meet what the one before it has left in the target.
     pairs: Vec<(IpAddr, u16)>,
     next_pair: usize,
     /// By slot.
@@ -111,8 +113,8 @@ impl XdpTransport {
             batch: Batch::with_capacity(BATCH),
             target,
             neighbor,
+            next_pair: fastrand::usize(..pairs.len().max(1)),
             pairs,
-            next_pair: 0,
             connections: vec![None; slots],
             slots: vec![None; places],
             deaf: HashSet::new(),
@@ -142,12 +144,14 @@ impl XdpTransport {
             }
             news.clear();
         }
-        for _ in 0..LAST_TURNS {
-            self.transmit(now_ns());
-            if self.stack.egress_len() == 0 {
+        let until = now_ns() + CLOSING_NS_MAX;
+        loop {
+            let failed = self.poll(COURTESY_NS, &mut news).is_err();
+            news.clear();
+            let closing = self.stack.tcp_census()[0] > 0 || self.stack.egress_len() > 0;
+            if failed || !closing || now_ns() > until {
                 break;
             }
-            self.driver.wait(StdDuration::from_micros(200));
         }
         self.stack.release_all(&mut self.driver);
         let mut statistics: Vec<QueueStatistics> = Vec::new();
