@@ -27,9 +27,41 @@ pub fn merge(total: &mut Histogram<u64>, source: &Histogram<u64>) {
         .expect("invariant: histograms of one scale can always be added");
 }
 
+/// What a histogram holds, as pairs of a value and how many there are of it.
+#[must_use]
+pub fn counts(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    histogram
+        .iter_recorded()
+        .map(|step| (step.value_iterated_to(), step.count_at_value()))
+        .collect()
+}
+
+/// The histogram of pairs of a value and how many there are of it; values beyond the scale are taken as its
+/// ends.
+#[must_use]
+pub fn of_counts(counts: impl IntoIterator<Item = (u64, u64)>) -> Histogram<u64> {
+    let mut histogram = latency_histogram();
+    for (value, count) in counts {
+        histogram.saturating_record_n(value, count);
+    }
+    histogram
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn counts_hold_everything(values in prop::collection::vec(1..LATENCY_NS_MAX, 0..50)) {
+            let mut histogram = latency_histogram();
+            for value in values {
+                histogram.record(value).unwrap();
+            }
+            prop_assert_eq!(of_counts(counts(&histogram)), histogram);
+        }
+    }
 
     #[test]
     fn latencies_above_an_hour_saturate() {

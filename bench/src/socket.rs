@@ -110,8 +110,8 @@ pub fn allow_open_sockets(sockets: usize) -> Result<(), String> {
     )
     .map_err(|error| {
         format!(
-            "{sockets} flows need {needed} open files but the limit is {}: raise it (ulimit -n), \
-             or ask for fewer flows ({error})",
+            "{sockets} sockets need {needed} open files but the limit is {}: raise it (ulimit -n), \
+             or ask for fewer ({error})",
             limit.maximum.unwrap_or(u64::MAX)
         )
     })

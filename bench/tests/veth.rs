@@ -299,3 +299,105 @@ fn the_xdp_engine_ends_when_asked_to() {
     assert!(report.interrupted && report.replies > 0, "{report:?}");
     assert!(!attached(&veth));
 }
+
+/// Runs a load over TCP on the xdp engine against `target`'s port 7, for half a second.
+fn tcp_over_xdp(veth: &Veth, load: &str, address: IpAddr, arguments: &str) -> Report {
+    let output = veth
+        .client
+        .command(LOADGEN)
+        .args([load, &SocketAddr::new(address, 7).to_string()])
+        .args(["--engine", "xdp", "--duration", "0.5", "--warmup", "0.2"])
+        .args(["--quiet", "--json", "-"])
+        .args(arguments.split_ascii_whitespace())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{load} {arguments}: {}",
+        said(&output)
+    );
+    assert!(!attached(veth), "{load} {arguments}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_xdp_engine_opens_connections_of_its_own_stack() {
+    let Some(veth) = pair("the_xdp_engine_opens_connections_of_its_own_stack") else {
+        return;
+    };
+    let mut command = veth.server.command(LOADGEN);
+    command.args(["serve", "[::]:7", "--connections", "1000"]);
+    let mut server = Process::start(&mut command, READY_WAIT).unwrap();
+    for (address, own) in [
+        (IpAddr::from(SERVER_V4), "10.77.0.100-10.77.0.101"),
+        (IpAddr::from(SERVER_V6), "fd00:77::100-fd00:77::101"),
+    ] {
+        for (load, arguments) in [
+            ("tcp-rr", "-c 16".to_owned()),
+            (
+                "tcp-rr",
+                "-c 8 --rate 500 --size uniform:16-4000 --reply-size exp:3000".to_owned(),
+            ),
+            // Replies come to either thread's queue.
+            ("tcp-rr", "-c 16 -t 2 --size 5000".to_owned()),
+            // Addresses that the kernel does not have.
+            ("tcp-rr", format!("-c 16 --source {own}")),
+            ("tcp-crr", format!("-c 4 --source {own}")),
+            ("tcp-crr", "-c 2 --rate 200 --ports 40000-41000".to_owned()),
+        ] {
+            let report = tcp_over_xdp(&veth, load, address, &arguments);
+            let tcp = report.tcp.clone().unwrap();
+            assert!(report.replies > 20, "{load} {arguments}: {report:?}");
+            assert_eq!(
+                report.requests, report.replies,
+                "{arguments}: {:?}",
+                tcp.failures
+            );
+            assert_eq!(tcp.begun, tcp.established, "{arguments}: {tcp:?}");
+            assert!(
+                report
+                    .client_idle
+                    .is_some_and(|share| (0.0..=1.0).contains(&share))
+            );
+        }
+        let report = tcp_over_xdp(&veth, "tcp-stream", address, "--bidir -c 2");
+        let tcp = report.tcp.unwrap();
+        assert!(
+            tcp.received_bytes > 100_000 && tcp.failures.is_empty(),
+            "{tcp:?}"
+        );
+    }
+    // Clients that mean no good, each of which our stack has to be kept from doing well.
+    let rogues = "syn-only never-ack never-read never-close byte-by-byte"
+        .split(' ')
+        .map(|kind| format!(" --misbehave {kind}=2"))
+        .collect::<String>();
+    let arguments = format!("-c 2 --rate 100{rogues}");
+    let report = tcp_over_xdp(&veth, "tcp-rr", SERVER_V4.into(), &arguments);
+    let bad = report.tcp.unwrap().misbehaving.unwrap();
+    assert_eq!((bad.begun, bad.established), (10, 8), "{bad:?}");
+    let (status, said) = server.stop();
+    assert!(status.is_some_and(|status| status.success()), "{said}");
+    // Nobody listens any more.
+    let output = veth
+        .client
+        .command(LOADGEN)
+        .args([
+            "tcp-rr",
+            "10.77.0.2:7",
+            "--engine",
+            "xdp",
+            "--duration",
+            "0.3",
+            "--warmup",
+            "0",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        self::said(&output).contains("nothing listens"),
+        "{}",
+        self::said(&output)
+    );
+}

@@ -20,13 +20,21 @@ pub struct Live {
     replies: AtomicU64,
     lost: AtomicU64,
     refused: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
     /// Latencies of measured replies, coarsely.
     pub latency: LiveHistogram,
 }
 
 fn bump(counter: &AtomicU64) {
+    add(counter, 1);
+}
+
+fn add(counter: &AtomicU64, more: u64) {
     counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(1),
+        counter.load(Ordering::Relaxed).wrapping_add(more),
         Ordering::Relaxed,
     );
 }
@@ -58,6 +66,26 @@ impl Live {
     /// An ICMP port unreachable came.
     pub fn refused(&self) {
         bump(&self.refused);
+    }
+
+    /// Bytes were sent on a connection.
+    pub fn sent(&self, bytes: u64) {
+        add(&self.sent_bytes, bytes);
+    }
+
+    /// Bytes came on a connection.
+    pub fn received(&self, bytes: u64) {
+        add(&self.received_bytes, bytes);
+    }
+
+    /// A connection was opened.
+    pub fn opened(&self) {
+        bump(&self.opened);
+    }
+
+    /// A connection that was open is no more.
+    pub fn closed(&self) {
+        bump(&self.closed);
     }
 }
 
@@ -110,6 +138,12 @@ pub struct Snapshot {
     pub lost: u64,
     /// ICMP port unreachables.
     pub refused: u64,
+    /// Bytes sent on connections.
+    pub sent_bytes: u64,
+    /// Bytes received on connections.
+    pub received_bytes: u64,
+    /// Connections open now.
+    pub open: u64,
     latency: Vec<u64>,
 }
 
@@ -127,17 +161,48 @@ impl Snapshot {
                 replies,
                 lost,
                 refused,
+                sent_bytes,
+                received_bytes,
+                opened,
+                closed,
                 latency,
             } = &**thread;
             sum.requests += requests.load(Ordering::Relaxed);
             sum.replies += replies.load(Ordering::Relaxed);
             sum.lost += lost.load(Ordering::Relaxed);
             sum.refused += refused.load(Ordering::Relaxed);
+            sum.sent_bytes += sent_bytes.load(Ordering::Relaxed);
+            sum.received_bytes += received_bytes.load(Ordering::Relaxed);
+            // In this order: one that opens and closes in between is not counted as less than none.
+            let closed = closed.load(Ordering::Relaxed);
+            sum.open += opened.load(Ordering::Relaxed).saturating_sub(closed);
             for (total, count) in sum.latency.iter_mut().zip(&latency.0) {
                 *total += count.load(Ordering::Relaxed);
             }
         }
         sum
+    }
+
+    /// What was counted since `earlier`; what is open is open now.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let less = |now: u64, then: u64| now.saturating_sub(then);
+        let then = earlier.latency.iter().chain(std::iter::repeat(&0));
+        Self {
+            requests: less(self.requests, earlier.requests),
+            replies: less(self.replies, earlier.replies),
+            lost: less(self.lost, earlier.lost),
+            refused: less(self.refused, earlier.refused),
+            sent_bytes: less(self.sent_bytes, earlier.sent_bytes),
+            received_bytes: less(self.received_bytes, earlier.received_bytes),
+            open: self.open,
+            latency: self
+                .latency
+                .iter()
+                .zip(then)
+                .map(|(&now, &then)| less(now, then))
+                .collect(),
+        }
     }
 
     /// The latency below which `quantile` (0 to 1) of the measured replies lie, in microseconds;
@@ -190,6 +255,25 @@ mod tests {
         );
         assert!((sum.latency_us(0.5).unwrap() / 2.0 - 1.0).abs() < 0.04);
         assert!((sum.latency_us(0.99).unwrap() / 400.0 - 1.0).abs() < 0.04);
+    }
+
+    #[test]
+    fn what_happened_in_between() {
+        let threads = [Arc::new(Live::default())];
+        let live = &threads[0];
+        let before = Snapshot::of(&threads);
+        live.opened();
+        live.opened();
+        live.reply();
+        live.latency.record(500);
+        let first = Snapshot::of(&threads);
+        live.closed();
+        live.sent(10);
+        live.latency.record(9000);
+        let second = Snapshot::of(&threads).since(&first);
+        assert_eq!((second.replies, second.sent_bytes, second.open), (0, 10, 1));
+        assert!(second.latency_us(0.5).unwrap() > 8.0);
+        assert_eq!(first.since(&Snapshot::default()), first.since(&before));
     }
 
     proptest! {

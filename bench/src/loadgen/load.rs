@@ -317,7 +317,8 @@ impl ErrorCounts {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds another thread's.
+    pub fn add(&mut self, other: &Self) {
         for &(errno, count) in &other.0 {
             self.count_n(errno, count);
         }

@@ -1,12 +1,16 @@
 //! The load generator, from its command line to its report.
 //!
-//! * [`cli`]: what people type; [`target`]: `HOST:PORT` and how it becomes an address
+//! * [`cli`]: what people type; [`job`]: what that comes to; [`target`]: `HOST:PORT` and how it becomes an address
 //! * [`probe`]: what a request looks like on the wire, and how a reply is verified
 //! * [`pacing`]: when requests of an open loop are due
 //! * [`load`]: the kinds of load, as state machines without sockets or clocks: [`closed`],
 //!   [`open`], [`flood`]
 //! * [`kernel`]: the engine that drives a load over kernel sockets; [`xdp`]: the one over AF_XDP
-//! * [`run`]: threads, start to finish; [`live`]: progress while they run; [`report`]: the result
+//! * [`tcp`]: loads over connections: modes, engines and counting of their own
+//! * [`run`]: threads, start to finish; [`live`]: progress while they run; [`series`]: rates over time
+//! * [`report`]: the result; [`html`]: the same as a page with plots
+//! * [`sweep`]: one run after the other, at rising rates; [`merge`]: several machines' results as one
+//! * [`size`]: distributions of sizes
 //!
 //! ```text
 //!             now, datagrams                      system calls
@@ -21,13 +25,20 @@
 pub mod cli;
 pub mod closed;
 pub mod flood;
+pub mod html;
+pub mod job;
 pub mod kernel;
 pub mod live;
 pub mod load;
+pub mod merge;
 pub mod open;
 pub mod pacing;
 pub mod probe;
 pub mod report;
 pub mod run;
+pub mod series;
+pub mod size;
+pub mod sweep;
 pub mod target;
+pub mod tcp;
 pub mod xdp;

@@ -24,6 +24,23 @@ impl Rate {
     }
 }
 
+impl Rate {
+    /// Of that many requests a second.
+    ///
+    /// # Errors
+    /// A sentence, outside the range.
+    pub fn of(per_second: f64) -> Result<Self, String> {
+        if (0.001..=1e9).contains(&per_second) {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            // Between 1 and 10¹² by the check above.
+            let per_second_milli = (per_second * 1000.0).round() as u64;
+            Ok(Self { per_second_milli })
+        } else {
+            Err("a rate is 0.001 to 1000000000 requests per second".into())
+        }
+    }
+}
+
 impl FromStr for Rate {
     type Err = String;
 
@@ -38,14 +55,7 @@ impl FromStr for Rate {
             Ok(number) if number.is_finite() => number * factor,
             _ => return Err("expected requests per second, like 500, 20k or 1.5M".into()),
         };
-        if (0.001..=1e9).contains(&per_second) {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            // Between 1 and 10¹² by the check above.
-            let per_second_milli = (per_second * 1000.0).round() as u64;
-            Ok(Self { per_second_milli })
-        } else {
-            Err("a rate is 0.001 to 1000000000 requests per second".into())
-        }
+        Self::of(per_second)
     }
 }
 

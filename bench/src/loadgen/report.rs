@@ -7,14 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::pacing::Arrivals;
 use super::run::{Engine, Kind, Outcome, Plan, XdpOutcome};
+use super::series::Interval;
+use super::tcp::report::Tcp;
 use super::xdp::XdpReport;
 use super::xdp::engine::XdpCounts;
+use crate::histogram;
 use dataplane::observe::report::{LatencyUs, plural};
 
 /// One run, as `--json` writes it. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// `udp-rr` or `udp-flood`.
+    /// `udp-rr`, `udp-flood`, `tcp-rr`, `tcp-crr`, `tcp-stream` or `http`.
     pub mode: String,
     /// What carried the load: `kernel` for kernel sockets, `xdp` for AF_XDP.
     pub engine: String,
@@ -28,11 +31,11 @@ pub struct Report {
     /// How an open loop's requests were spread: `constant` or `poisson`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<String>,
-    /// Flows, each with its own source port.
+    /// Flows, each with its own source port; or connections.
     pub flows: usize,
     /// Threads that sent and received.
     pub threads: usize,
-    /// Bytes of UDP payload in a request.
+    /// Bytes of UDP payload in a request; over connections the mean (`tcp` has the distribution).
     pub size: usize,
     /// Seed of arrivals and payload.
     pub seed: u64,
@@ -48,7 +51,7 @@ pub struct Report {
     pub requests: u64,
     /// Intact replies in time.
     pub replies: u64,
-    /// Requests without one.
+    /// Requests without one; over connections those that no reply came to in time.
     pub lost: u64,
     /// ICMP port unreachables; the requests they answer are lost as well.
     pub refused: u64,
@@ -68,9 +71,9 @@ pub struct Report {
     pub sent_per_s: f64,
     /// Replies per second.
     pub rate_per_s: f64,
-    /// UDP payload sent, in bits per second.
+    /// Payload sent, in bits per second.
     pub sent_bits_per_s: f64,
-    /// UDP payload received, in bits per second.
+    /// Payload received, in bits per second.
     pub received_bits_per_s: f64,
     /// Latency of the replies, in microseconds, and lower bounds of what never left (see
     /// `latency_lower_bounds`); null for a flood, which does not measure it.
@@ -86,6 +89,19 @@ pub struct Report {
     /// What the xdp engine obtained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp: Option<Xdp>,
+    /// What there is to say of connections, of loads that have some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<Tcp>,
+    /// How it went over time.
+    #[serde(default)]
+    pub series: Vec<Interval>,
+    /// The whole distribution of latency: nanoseconds, and how many replies took that long to within
+    /// 0.1 %. What `loadgen merge` adds up.
+    #[serde(default)]
+    pub latency_counts: Vec<(u64, u64)>,
+    /// How many results were merged into this one; 0 for a result of one run.
+    #[serde(default)]
+    pub merged: usize,
 }
 
 /// The xdp engine's part of a report.
@@ -109,7 +125,7 @@ pub struct Xdp {
 }
 
 impl Xdp {
-    fn new(outcome: &XdpOutcome) -> Self {
+    pub(super) fn new(outcome: &XdpOutcome) -> Self {
         let XdpOutcome {
             report:
                 XdpReport {
@@ -207,6 +223,10 @@ impl Report {
             latency_lower_bounds: if is_flood { 0 } else { tally.unsent },
             client_idle: outcome.xdp.as_ref().map(|xdp| xdp.idle_share),
             xdp: outcome.xdp.as_ref().map(Xdp::new),
+            tcp: None,
+            series: outcome.series.clone(),
+            latency_counts: histogram::counts(&tally.latency),
+            merged: 0,
         }
     }
 
@@ -218,6 +238,9 @@ impl Report {
     /// could be sent.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
+        if let Some(tcp) = &self.tcp {
+            return tcp.failure(self);
+        }
         let target = &self.target;
         if self.requests == 0 && self.refused == 0 {
             return Some(if self.errors.is_empty() && self.interrupted {
@@ -252,7 +275,7 @@ impl Report {
     }
 }
 
-fn errors_text(errors: &BTreeMap<String, u64>) -> String {
+pub(super) fn errors_text(errors: &BTreeMap<String, u64>) -> String {
     errors
         .iter()
         .map(|(name, count)| format!("{name} × {count}"))
@@ -306,8 +329,13 @@ pub fn headline(plan: &Plan) -> String {
 /// The table a run ends with.
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows: Vec<(&str, String)> = Vec::new();
-        if let Some(latency) = &self.latency_us {
+        let mut rows: Vec<Row> = Vec::new();
+        if self.merged > 0 {
+            rows.push(("merged", plural(self.merged, "result")));
+        }
+        if let Some(latency) = &self.latency_us
+            && self.replies + self.latency_lower_bounds > 0
+        {
             let micros = |value: f64| format!("{value:.1} µs");
             rows.extend([
                 ("p50", micros(latency.p50)),
@@ -319,6 +347,36 @@ impl fmt::Display for Report {
                 ("mean", micros(latency.mean)),
             ]);
         }
+        match &self.tcp {
+            Some(tcp) => tcp.rows(self, &mut rows),
+            None => self.udp_rows(&mut rows),
+        }
+        if let Some(xdp) = &self.xdp {
+            xdp.rows(&mut rows);
+        }
+        if let Some(idle) = self.client_idle {
+            rows.push(("idle here", format!("{:.1} % of the time", idle * 100.0)));
+        }
+        let mut table = String::new();
+        if self.interrupted {
+            writeln!(
+                table,
+                "ended early, after {:.1} s of {}",
+                self.duration_s, self.mode
+            )?;
+        }
+        for (name, value) in rows {
+            writeln!(table, "  {name:<14} {value}")?;
+        }
+        out.write_str(&table)
+    }
+}
+
+/// A line of the table.
+pub(super) type Row = (&'static str, String);
+
+impl Report {
+    fn udp_rows(&self, rows: &mut Vec<Row>) {
         let (sent, back) = if self.is_flood() {
             ("sent", "received")
         } else {
@@ -376,52 +434,40 @@ impl fmt::Display for Report {
         if !self.errors.is_empty() {
             rows.push(("errors", errors_text(&self.errors)));
         }
-        if let Some(xdp) = &self.xdp {
-            let Xdp {
-                interface,
-                driver,
-                mode,
-                queues,
-                refusals,
-                checksums_incomplete,
-                strays,
-            } = xdp;
-            let queues = plural(*queues, "queue");
-            rows.push((
-                "AF_XDP",
-                format!("{mode} on {queues} of {interface} ({driver})"),
-            ));
-            rows.extend(refusals.iter().map(|refusal| ("", refusal.clone())));
-            if *checksums_incomplete > 0 {
-                let what = "replies without a finished checksum, as a veth's kernel end sends them";
-                rows.push(("", format!("{checksums_incomplete} {what}")));
-            }
-            if *strays > 0 {
-                rows.push((
-                    "",
-                    format!("{strays} frames came to another thread's queue"),
-                ));
-            }
-        }
-        if let Some(idle) = self.client_idle {
-            rows.push(("idle here", format!("{:.1} % of the time", idle * 100.0)));
-        }
-        let mut table = String::new();
-        if self.interrupted {
-            writeln!(
-                table,
-                "ended early, after {:.1} s of {}",
-                self.duration_s, self.mode
-            )?;
-        }
-        for (name, value) in rows {
-            writeln!(table, "  {name:<14} {value}")?;
-        }
-        out.write_str(&table)
     }
 }
 
-fn with_share(count: u64, of: u64) -> String {
+impl Xdp {
+    fn rows(&self, rows: &mut Vec<Row>) {
+        let Self {
+            interface,
+            driver,
+            mode,
+            queues,
+            refusals,
+            checksums_incomplete,
+            strays,
+        } = self;
+        let queues = plural(*queues, "queue");
+        rows.push((
+            "AF_XDP",
+            format!("{mode} on {queues} of {interface} ({driver})"),
+        ));
+        rows.extend(refusals.iter().map(|refusal| ("", refusal.clone())));
+        if *checksums_incomplete > 0 {
+            let what = "replies without a finished checksum, as a veth's kernel end sends them";
+            rows.push(("", format!("{checksums_incomplete} {what}")));
+        }
+        if *strays > 0 {
+            rows.push((
+                "",
+                format!("{strays} frames came to another thread's queue"),
+            ));
+        }
+    }
+}
+
+pub(super) fn with_share(count: u64, of: u64) -> String {
     if count == 0 || of == 0 {
         count.to_string()
     } else {
@@ -475,6 +521,7 @@ mod tests {
             duration_s: 2.0,
             client_dropped: 0,
             xdp: None,
+            series: Vec::new(),
             interrupted: false,
         }
     }

@@ -14,6 +14,7 @@ use super::load::{Books, Load, Tally, Window};
 use super::open::OpenLoop;
 use super::pacing::{Arrivals, Rate, Schedule};
 use super::probe::Prober;
+use super::series::{Interval, Sampler};
 use super::xdp::engine::{XdpCounts, XdpEngine};
 use super::xdp::{Setup, XdpOptions, XdpReport};
 use crate::clock::now_ns;
@@ -102,6 +103,8 @@ pub struct Outcome {
     pub client_dropped: u64,
     /// What the xdp engine obtained and counted.
     pub xdp: Option<XdpOutcome>,
+    /// How it went over time.
+    pub series: Vec<Interval>,
     /// Whether the run ended early.
     pub interrupted: bool,
 }
@@ -118,7 +121,7 @@ pub struct XdpOutcome {
 }
 
 /// Time between the decision to start and the first request: threads are up by then.
-const START_DELAY_NS: u64 = 20_000_000;
+pub(super) const START_DELAY_NS: u64 = 20_000_000;
 
 /// Time between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -131,7 +134,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub fn run(
     plan: &Plan,
     stop: &Arc<AtomicBool>,
-    mut progress: impl FnMut(Duration, &Snapshot),
+    progress: impl FnMut(Duration, &Snapshot),
 ) -> Result<Outcome, String> {
     let shares = shares(plan.flows, plan.threads);
     // Held to the end: its program stays attached until all threads are done.
@@ -169,22 +172,13 @@ pub fn run(
         workers.push(spawn(worker)?);
     }
 
-    let mut next = PROGRESS_EVERY;
-    while !workers.iter().all(JoinHandle::is_finished) {
-        // Short enough that the end of a run is not noticed late.
-        thread::sleep(Duration::from_millis(20));
-        let elapsed = Duration::from_nanos(now_ns().saturating_sub(start_ns));
-        if elapsed >= next {
-            next += PROGRESS_EVERY;
-            progress(elapsed, &Snapshot::of(&lives));
-        }
-    }
-
+    let series = watch(&workers, &lives, &window, progress);
     let mut outcome = Outcome {
         tally: Tally::default(),
         duration_s: 0.0,
         client_dropped: 0,
         xdp: None,
+        series,
         interrupted: false,
     };
     let mut counts = XdpCounts::default();
@@ -211,7 +205,31 @@ pub fn run(
     Ok(outcome)
 }
 
-fn idle_share(idle_ns: u64, duration_s: f64, threads: usize) -> f64 {
+/// Waits for the end of all workers. Meanwhile `progress` is told once a second how far they are; what came
+/// of each stretch of time is returned.
+pub(super) fn watch<T>(
+    workers: &[JoinHandle<T>],
+    lives: &[Arc<Live>],
+    window: &Window,
+    mut progress: impl FnMut(Duration, &Snapshot),
+) -> Vec<Interval> {
+    let mut sampler = Sampler::new(window);
+    let mut next = PROGRESS_EVERY;
+    while !workers.iter().all(JoinHandle::is_finished) {
+        // Short enough that the end of a run is not noticed late.
+        thread::sleep(Duration::from_millis(20));
+        let now = now_ns();
+        sampler.sample(now, || Snapshot::of(lives));
+        let elapsed = Duration::from_nanos(now.saturating_sub(window.start_ns));
+        if elapsed >= next {
+            next += PROGRESS_EVERY;
+            progress(elapsed, &Snapshot::of(lives));
+        }
+    }
+    sampler.finish()
+}
+
+pub(super) fn idle_share(idle_ns: u64, duration_s: f64, threads: usize) -> f64 {
     let whole_ns = duration_s * 1e9 * threads as f64;
     if whole_ns > 0.0 {
         (idle_ns as f64 / whole_ns).min(1.0)
@@ -244,18 +262,18 @@ fn carriers(plan: &Plan, shares: &[usize]) -> Result<(Vec<Carrier>, Option<Setup
 }
 
 /// `total` dealt out to `parts`, the first ones getting one more where it does not divide.
-fn shares(total: usize, parts: usize) -> Vec<usize> {
+pub(super) fn shares(total: usize, parts: usize) -> Vec<usize> {
     (0..parts)
         .map(|part| total / parts + usize::from(part < total % parts))
         .collect()
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A mark that tells this run's datagrams from those of another: the clock and the process.
-fn run_number() -> u32 {
+pub(super) fn run_number() -> u32 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

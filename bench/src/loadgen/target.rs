@@ -34,6 +34,16 @@ pub enum Family {
 }
 
 impl Family {
+    /// The same, or if there is a choice, the family of what is to be sent from.
+    #[must_use]
+    pub fn narrowed_to(self, source: Option<IpAddr>) -> Self {
+        match (self, source) {
+            (Self::Any, Some(IpAddr::V4(_))) => Self::V4,
+            (Self::Any, Some(IpAddr::V6(_))) => Self::V6,
+            (family, _) => family,
+        }
+    }
+
     fn admits(self, address: IpAddr) -> bool {
         match self {
             Self::Any => true,

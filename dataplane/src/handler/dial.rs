@@ -63,6 +63,8 @@ struct Dial {
 enum State {
     /// It is opened then.
     Waits(Instant),
+    /// It was said to be due, and whoever was told opens it.
+    Due,
     /// It is being opened, or open since then.
     Open(TcpId, Option<Instant>),
 }
@@ -167,6 +169,7 @@ impl Dials {
             if let Some(dial) = self.get(index)
                 && dial.state == State::Waits(at)
             {
+                dial.state = State::Due;
                 return Some((index, dial.spec));
             }
         }

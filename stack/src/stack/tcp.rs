@@ -35,6 +35,7 @@ use crate::tcp::seq::SeqNum;
 use crate::tcp::socket_options::{IcmpError, SocketOption, SocketOptions, SoftError};
 use crate::tcp::syn_cookie;
 use crate::tcp::table::{Answer, Outcome, Slot, Table, reset_for};
+use crate::tcp::time_wait;
 use crate::tcp::tuple::Tuple;
 use crate::tcp::{ConnectError, TcpId, TcpListenerId};
 use crate::time::Instant;
@@ -173,7 +174,10 @@ impl<P: FramePool> Stack<P> {
             }
             Outcome::Dropped(reason) => Err(reason),
             Outcome::Complete { slot } => self.complete_half_open::<I>(slot, &segment, now),
-            Outcome::Unknown => self.receive_unknown::<I>(&tuple, &segment, origin, now),
+            Outcome::Unknown => self.receive_unknown::<I>(&tuple, &segment, None, origin, now),
+            Outcome::Reopen { send_next } => {
+                self.receive_unknown::<I>(&tuple, &segment, Some(send_next), origin, now)
+            }
         }
     }
 
@@ -183,6 +187,7 @@ impl<P: FramePool> Stack<P> {
         &mut self,
         tuple: &Tuple<I::Addr>,
         segment: &Segment<'_>,
+        beyond: Option<SeqNum>,
         origin: Origin,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
@@ -196,7 +201,7 @@ impl<P: FramePool> Stack<P> {
         if let Some(Target::Socket(slot)) = listener
             && flags.intersection(SYN_ACK_RST_FIN) == Flags::SYN
         {
-            return self.receive_syn::<I>(slot, tuple, segment, now);
+            return self.receive_syn::<I>(slot, tuple, segment, beyond, now);
         }
         if let Some(Target::Socket(slot)) = listener
             && flags.contains(Flags::ACK)
@@ -249,12 +254,13 @@ impl<P: FramePool> Stack<P> {
         table.answer(&mut tcp.context(events, now), answer);
     }
 
-    /// A SYN for a listener.
+    /// A SYN for a listener. `beyond`: what our initial sequence number has to be beyond.
     fn receive_syn<I: IpStack>(
         &mut self,
         slot: u16,
         tuple: &Tuple<I::Addr>,
         segment: &Segment<'_>,
+        beyond: Option<SeqNum>,
         now: Instant,
     ) -> Result<Disposition, DropReason> {
         let path_mtu = u16::try_from(self.route_mtu::<I>(tuple.remote)).unwrap_or(u16::MAX);
@@ -329,7 +335,7 @@ impl<P: FramePool> Stack<P> {
         let start = tcp.secret.start(tuple, now);
         let record = HalfOpen {
             tuple: *tuple,
-            iss: start.isn,
+            iss: beyond.map_or(start.isn, |used| time_wait::isn_beyond(start.isn, used)),
             irs: segment.seq,
             clock: start.clock,
             agreed,

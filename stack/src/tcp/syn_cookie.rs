@@ -31,7 +31,7 @@ const MAC_MASK: u32 = (1 << PERIOD_LOG2) - 1;
 /// peer repeats an answer of ours that was lost; more would give those who guess more to hit.
 const PERIODS_MORE: u8 = 1;
 
-/// How long a cookie may be good at most: its period of 67.1 s and [`PERIODS_MORE`].
+/// How long a cookie may be good at most: its period of 67.1 s and the one after it.
 pub const LIFETIME_MAX: Duration =
     Duration::from_micros(4 * (1 << PERIOD_LOG2) * (1 + PERIODS_MORE as u64));
 

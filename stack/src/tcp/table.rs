@@ -108,6 +108,12 @@ pub enum Outcome {
     },
     /// Nobody knows this connection, or nobody does any more.
     Unknown,
+    /// A SYN that follows a connection in TIME-WAIT, of which there is no record any more.
+    Reopen {
+        /// SND.NXT of the old connection: our initial sequence number has to be beyond it (RFC 9293 §3.6.1,
+        /// MAY-2).
+        send_next: SeqNum,
+    },
 }
 
 /// A segment without text that no connection sends.
@@ -721,9 +727,10 @@ impl<I: Ip> Table<I> {
         match outcome {
             time_wait::OnSegment::Drop => return Outcome::Dropped(DropReason::TcpTimeWait),
             time_wait::OnSegment::Reopen => {
+                let send_next = record.send_next;
                 self.forget_time_wait(slot);
                 cx.events.count(Event::TcpTimeWaitReused);
-                return Outcome::Unknown;
+                return Outcome::Reopen { send_next };
             }
             time_wait::OnSegment::Acknowledge => {}
             time_wait::OnSegment::AcknowledgeAndRestart => {

@@ -121,3 +121,36 @@ impl<I: Ip> TimeWait<I> {
         }
     }
 }
+
+/// The initial sequence number of a connection whose predecessor has used all numbers up to `used`: what the
+/// clock says, unless the predecessor was faster than the clock (RFC 9293 §3.6.1, MAY-2; RFC 6191 §2).
+#[must_use]
+pub fn isn_beyond(clock: SeqNum, used: SeqNum) -> SeqNum {
+    // Farther than a window without scaling, so that nothing old lies in the first one.
+    const GAP: u32 = 1 << 17;
+    if clock.after(used) { clock } else { used + GAP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_connection_begins_beyond_the_old_one() {
+        let used = SeqNum::new(u32::MAX - 5);
+        for clock in [
+            0,
+            5,
+            1 << 30,
+            u32::MAX - 4,
+            u32::MAX - 5,
+            u32::MAX - 6,
+            1 << 31,
+        ] {
+            let isn = isn_beyond(SeqNum::new(clock), used);
+            assert!(isn.after(used), "{clock}: {isn:?}");
+        }
+        let later = used + 1000;
+        assert_eq!(isn_beyond(later, used), later, "the clock's, if it will do");
+    }
+}

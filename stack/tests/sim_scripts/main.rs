@@ -1,7 +1,9 @@
 //! The conversations in `tests/scripts`, held with a stack; each says which rule it is about.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod given_up;
 mod host;
+mod requirements;
 
 use host::Host;
 use stack::sim::script::{Script, parse_with, run};

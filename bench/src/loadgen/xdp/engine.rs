@@ -47,17 +47,17 @@ const COURTESY_SLEEP: Duration = Duration::from_micros(200);
 /// One of the engines whose loads are not finished. While there are any, all engines receive: the
 /// reply a thread waits for may come to the queue of another that has all of its own.
 #[derive(Debug)]
-pub(super) struct Unfinished(Arc<AtomicUsize>);
+pub(in crate::loadgen) struct Unfinished(Arc<AtomicUsize>);
 
 impl Unfinished {
     /// As many as there are engines.
-    pub(super) fn all(engines: usize) -> impl Iterator<Item = Self> {
+    pub(in crate::loadgen) fn all(engines: usize) -> impl Iterator<Item = Self> {
         let count = Arc::new(AtomicUsize::new(engines));
         std::iter::repeat_with(move || Self(Arc::clone(&count))).take(engines)
     }
 
     /// This one has finished. Returns what tells whether all have.
-    fn finish(self) -> impl Fn() -> bool {
+    pub(in crate::loadgen) fn finish(self) -> impl Fn() -> bool {
         let count = Arc::clone(&self.0);
         drop(self);
         move || count.load(Ordering::Relaxed) == 0

@@ -18,7 +18,7 @@
 //! program is attached by a link that goes with this process, so nothing stays behind.
 pub mod engine;
 pub mod frame;
-mod path;
+pub(super) mod path;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -72,8 +72,8 @@ pub struct Setup {
 
 /// Chunks of packet memory that the kernel takes, less what a packet cannot use of them
 /// (`FRAME_HEADROOM` of the driver).
-const CHUNK_SIZES: [u32; 2] = [2048, 4096];
-const HEADROOM: usize = 256;
+pub(super) const CHUNK_SIZES: [u32; 2] = [2048, 4096];
+pub(super) const HEADROOM: usize = 256;
 
 impl Setup {
     /// Opens all queues of the interface, dealt out to as many threads as `shares` has entries, each
@@ -122,7 +122,8 @@ impl Setup {
             refusals,
         } = opened;
         let report = report(&drivers, refusals);
-        steer(&mut steering, &interface, path.source, &rules).map_err(|error| error.to_string())?;
+        steer(&mut steering, &interface, &[path.source], &rules)
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             engines: engines(drivers, &frames, shares),
             report,
@@ -154,7 +155,7 @@ fn chunk_size(interface: &Interface, ipv6: bool, size: usize) -> Result<u32, Str
 }
 
 /// Queues `0..count`, dealt out to `threads`.
-fn deal(count: u32, threads: usize, interface: &str) -> Result<Vec<Vec<u32>>, String> {
+pub(super) fn deal(count: u32, threads: usize, interface: &str) -> Result<Vec<Vec<u32>>, String> {
     if threads > count as usize {
         return Err(format!(
             "{threads} threads are more than the {count} queues of {interface}: each thread of the xdp \
@@ -183,19 +184,19 @@ fn rules(ends: &Ends, ports: &[u16]) -> RuleSet {
     }
 }
 
-fn steer(
+pub(super) fn steer(
     steering: &mut Steering,
     interface: &Interface,
-    source: IpAddr,
+    locals: &[IpAddr],
     rules: &RuleSet,
 ) -> Result<(), SteeringError> {
     steering.set_mac(interface.mac)?;
-    steering.set_locals(&[source])?;
+    steering.set_locals(locals)?;
     steering.set_rules(rules)?;
     steering.set_enabled(true)
 }
 
-fn report(drivers: &[AfXdp], refusals: Vec<String>) -> XdpReport {
+pub(super) fn report(drivers: &[AfXdp], refusals: Vec<String>) -> XdpReport {
     let of: &DriverReport = drivers
         .first()
         .expect("invariant: there is a thread, and so a driver")

@@ -31,13 +31,13 @@ const NEIGHBOR_POLL: Duration = Duration::from_millis(2);
 
 /// How requests reach the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Path {
+pub(in crate::loadgen) struct Path {
     /// Name of the interface they leave through.
-    pub(super) interface: String,
+    pub(in crate::loadgen) interface: String,
     /// The address the kernel sends from.
-    pub(super) source: IpAddr,
+    pub(in crate::loadgen) source: IpAddr,
     /// Ethernet address of the next hop.
-    pub(super) next_hop_mac: MacAddr,
+    pub(in crate::loadgen) next_hop_mac: MacAddr,
 }
 
 /// Finds the way to `target`, from `source` and through `interface` where they are given, and has the
@@ -45,7 +45,7 @@ pub(super) struct Path {
 ///
 /// # Errors
 /// A sentence: no such interface, no route, a target on this host, a neighbour that does not answer.
-pub(super) fn find(
+pub(in crate::loadgen) fn find(
     target: SocketAddr,
     source: Option<IpAddr>,
     interface: Option<&str>,

@@ -100,17 +100,21 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         let flags = segment.flags;
         let reset = flags.contains(Flags::RST);
         if !reset && !self.timestamps_are_new(cx, segment) {
-            if segment.timestamps.is_none() {
+            if segment.timestamps.is_none() && !flags.contains(Flags::SYN) {
                 // RFC 7323 §3.2: a segment without them SHOULD be dropped.
                 return Err(DropReason::TcpTimestampMissing);
             }
-            // R1: not acceptable: an ACK, and nothing else.
-            self.challenge(cx);
+            // R1: not acceptable: an ACK, and nothing else. A SYN without timestamps may be that of a peer
+            // that has started anew, and finds out by the ACK (RFC 9293 §3.5.1; RFC 5961 §4.2).
+            self.answer(cx);
             return Err(DropReason::TcpOldDuplicate);
         }
         // First: the sequence number.
         let space = self.receive_space();
-        if !space.accepts(segment.seq, segment.len()) {
+        // RFC 9293 §3.10.7.4, MUST-66: of a RST only the number counts, whatever text it has (SHLD-2) and
+        // however small the window is.
+        let len = if reset { 0 } else { segment.len() };
+        if !space.accepts(segment.seq, len) {
             if reset {
                 return Err(DropReason::TcpResetOutOfWindow);
             }
@@ -173,7 +177,7 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
                 ended => Ok(Some(ended)),
             };
         }
-        self.challenge(cx);
+        self.answer(cx);
         Err(DropReason::TcpOutOfWindow)
     }
 
@@ -181,10 +185,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
     #[inline]
     fn on_ack(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> Processed {
         let una = self.sender.una();
-        // A probe of a closed window leaves SND.NXT where it was: whether there was one the sender knows.
-        let highest = self.sender.nxt() + 1;
-        match acceptance::on_ack(una, highest, self.send_window.max(), segment.ack) {
+        match acceptance::on_ack(una, self.sender.nxt(), self.send_window.max(), segment.ack) {
             OnAck::Acceptable => {}
+            // A probe of a closed window leaves SND.NXT where it was.
+            OnAck::Unsent if self.sender.is_of_window_probe(segment.ack) => {}
             OnAck::Unsent => {
                 // RFC 9293 §3.10.7.4: an ACK of something not yet sent is answered by an ACK.
                 self.challenge(cx);
@@ -380,6 +384,15 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         ReceiveSpace {
             next,
             window: self.receive_window.window(next),
+        }
+    }
+
+    /// An ACK of what is not acceptable, not too often, or two confused ends would answer each other for
+    /// ever. The limit that all connections share does not count here: whoever exhausts it must not keep
+    /// us from answering the keep-alive probes of others.
+    fn answer(&mut self, cx: &mut Context<'_>) {
+        if self.options.last_challenge.allow(cx.now) {
+            self.acks.owe(cx.now);
         }
     }
 

@@ -196,8 +196,10 @@ impl<I: Ip, C: CongestionControl> Connection<I, C> {
         }
         if due(self.persist.deadline()) {
             // RFC 9293 §3.8.6.1 (MUST-37): for as long as probes are answered. R2 (MUST-20) counts from the
-            // first that was not.
-            if self.persist.unanswered() == 0 {
+            // first that was not; for a connection that its application has left, from the first of all, or
+            // peers that never read would hold memory for ever (RFC 6429 §3).
+            let patient = !self.application.is_gone() || self.persist.is_first();
+            if self.persist.unanswered() == 0 && patient {
                 self.timer.begun = Ticks::new(now);
             } else if self.has_timed_out(cx) {
                 return self.abort_with_reset(cx, CloseReason::TimedOut);

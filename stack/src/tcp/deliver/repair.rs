@@ -150,6 +150,12 @@ impl<C: CongestionControl> Sender<C> {
         }
     }
 
+    /// Whether `ack` is of the byte that was sent to probe a closed window.
+    #[must_use]
+    pub fn is_of_window_probe(&self, ack: SeqNum) -> bool {
+        self.flags.has(Flags::WINDOW_PROBED) && ack == self.nxt + 1
+    }
+
     /// Length of the oldest segment outstanding, in bytes, FIN included; of what has no records all that
     /// is outstanding. 0 if nothing is.
     #[must_use]

@@ -733,7 +733,7 @@ impl<C: CongestionControl> Sender<C> {
             srtt_us: self.rtt.srtt_us(),
             min_rtt_us: self.rtt.min_us(),
             app_limited: !limited,
-            in_recovery: self.state == CaState::Recovery,
+            in_recovery: matches!(self.state, CaState::Recovery | CaState::Cwr),
             round_ended,
             now,
         });

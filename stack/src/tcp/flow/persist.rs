@@ -98,6 +98,12 @@ impl Persist {
         self.unanswered
     }
 
+    /// Whether no probe was sent yet since the window closed.
+    #[must_use]
+    pub const fn is_first(&self) -> bool {
+        self.backoff == 0
+    }
+
     /// Whether it runs because of a closed window.
     #[inline]
     #[must_use]

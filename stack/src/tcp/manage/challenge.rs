@@ -39,9 +39,7 @@ impl ChallengeLimiter {
     /// Whether one may leave now, and if so, one is taken.
     pub fn allow(&mut self, last: &mut LastChallenge, now: Instant) -> bool {
         let nanos = now.as_nanos();
-        #[expect(clippy::cast_possible_truncation, reason = "it wraps, as said")]
-        let unit = ((nanos / 15_625_000) as u32).max(1);
-        if last.0 != 0 && unit.wrapping_sub(last.0) < PER_CONNECTION_UNITS {
+        if !last.may(now) {
             return false;
         }
         let second = nanos / 1_000_000_000 + 1;
@@ -57,8 +55,28 @@ impl ChallengeLimiter {
             return false;
         };
         self.left = left;
-        last.0 = unit;
+        last.0 = LastChallenge::unit(now);
         true
+    }
+}
+
+impl LastChallenge {
+    /// Whether this connection may send an answer now, whatever others do; if so, it has.
+    pub fn allow(&mut self, now: Instant) -> bool {
+        let may = self.may(now);
+        if may {
+            self.0 = Self::unit(now);
+        }
+        may
+    }
+
+    fn may(self, now: Instant) -> bool {
+        self.0 == 0 || Self::unit(now).wrapping_sub(self.0) >= PER_CONNECTION_UNITS
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it wraps, as said")]
+    fn unit(now: Instant) -> u32 {
+        ((now.as_nanos() / 15_625_000) as u32).max(1)
     }
 }
 
@@ -79,6 +97,17 @@ mod tests {
             })
             .count();
         assert_eq!(sent, 20);
+    }
+
+    #[test]
+    fn who_exhausts_the_common_limit_does_not_silence_others() {
+        let mut limiter = ChallengeLimiter::new(10, HashKey::new([1, 2]));
+        let now = Instant::from_nanos(5_000_000_000);
+        while limiter.allow(&mut LastChallenge::default(), now) {}
+        let mut last = LastChallenge::default();
+        assert!(last.allow(now), "an answer");
+        assert!(!last.allow(now + Duration::from_millis(499)));
+        assert!(last.allow(now + Duration::from_millis(501)));
     }
 
     #[test]
