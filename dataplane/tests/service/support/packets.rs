@@ -43,8 +43,12 @@ impl Capture {
             PEER,
             "-U",
             "--immediate-mode",
+            // Immediately means in slots of the greatest length, of which 64 KiB is the longest packet there
+            // is: a thousand, so that nothing is dropped while others have the core.
+            "-s",
+            "65600",
             "-B",
-            "16384",
+            "65536",
             "-Z",
             "root",
             "-w",
